@@ -1,0 +1,43 @@
+# Everything that a developer calls. `make test` is what CI runs.
+
+CARGO ?= cargo
+N ?= 5
+
+.PHONY: build test lint doc ring bench figures proto soak audit clean
+
+build: ## the program, target/release/chordkv
+	$(CARGO) build --release --locked
+
+test: lint doc ## format, lints, docs, all tests
+	$(CARGO) test --locked --all-targets
+	$(CARGO) test --locked --doc
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+ring: build ## N nodes on loopback until Ctrl-C: make ring N=5
+	@sh scripts/ring.sh target/release/chordkv $(N)
+
+bench: ## criterion; figures go to target/criterion
+	$(CARGO) bench --locked
+
+figures: build ## docs/figures.md and its plots, measured in the simulator: an hour and more
+	target/release/chordkv sim figures --out docs
+
+proto: ## src/wire/pb.rs and the golden bytes, from proto/peer.proto
+	CHORDKV_PROTO=write $(CARGO) test --test proto
+	CHORDKV_PROTO=write $(CARGO) test --lib wire
+
+soak: ## the simulator for hours: SEEDS fresh seeds for every test
+	CHORDKV_SEEDS=$${SEEDS:-5000} $(CARGO) test --release --test simulation -- --nocapture
+
+audit: ## licences and sources of all dependencies, advisories where their database can be reached
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --all-features check licenses bans sources
+
+clean:
+	$(CARGO) clean

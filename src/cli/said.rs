@@ -1,0 +1,140 @@
+//! What can be said about a node, whoever says it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::log::LogFormat;
+use super::values::{self, HostPort};
+use crate::node::{RingParams, Wishes};
+use crate::overlay::Routing;
+
+/// What one source said about a node: the flags, the environment, or the config file. `None` where it said nothing.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub(super) struct NodeArgs {
+    /// Listen here for other nodes; port 0 lets the system choose [default: 127.0.0.1:4000]
+    #[arg(long, value_name = "ADDR", value_parser = values::listen_addr)]
+    pub listen: Option<SocketAddr>,
+    /// Tell other nodes to connect here; needed if --listen is 0.0.0.0 or the like [default: as --listen]
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::host_port)]
+    pub advertise: Option<HostPort>,
+    /// Serve users over HTTP here; port 0 lets the system choose [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR", value_parser = values::listen_addr)]
+    pub http: Option<SocketAddr>,
+    /// Join the ring of these nodes, by their --advertise addresses [default: create a ring]
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', value_parser = values::host_port)]
+    pub join: Option<Vec<HostPort>>,
+    /// Remember the ring's members here, to come back though every --join is gone; keys are kept in memory all the same
+    #[arg(long, value_name = "DIR", value_parser = values::data_dir)]
+    pub data_dir: Option<PathBuf>,
+    /// Identifier bits of the ring, 1 to 160; joiners adopt it [default: 160]
+    #[arg(long, value_name = "BITS", value_parser = values::capacity)]
+    pub capacity: Option<u32>,
+    /// The circle is cut into 2^BITS slots; joiners adopt it [default: 10]
+    #[arg(long, value_name = "BITS", value_parser = values::slot_bits)]
+    pub slot_bits: Option<u32>,
+    /// Length of the successor lists; joiners adopt it [default: 16]
+    #[arg(long, value_name = "N", value_parser = values::successors)]
+    pub successors: Option<usize>,
+    /// Copies of each key; joiners adopt it [default: 3]
+    #[arg(long, value_name = "N", value_parser = values::replicas)]
+    pub replicas: Option<usize>,
+    /// Largest value, at most 3MiB; joiners adopt it [default: 1MiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::max_value)]
+    pub max_value: Option<usize>,
+    /// Answer every request within this time [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = values::request_timeout)]
+    pub request_timeout: Option<Duration>,
+    /// Leave after this time even if keys are still here [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = values::drain_timeout)]
+    pub drain_timeout: Option<Duration>,
+    /// Expert: where lookups go, to any known node (opportunistic) or as published (fingers) [default: opportunistic]
+    #[arg(long, value_name = "opportunistic|fingers", value_parser = values::routing)]
+    pub routing: Option<Routing>,
+    /// How log lines on standard error look [default: text]
+    #[arg(long, value_name = "text|json", value_parser = values::log_format)]
+    pub log_format: Option<LogFormat>,
+    /// How much is logged: off, error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL", value_parser = values::log_level)]
+    pub log_level: Option<LevelFilter>,
+}
+
+impl NodeArgs {
+    /// The names that [`Self::set`] takes: keys of the config file; in capitals after `CHORDKV_`, variables.
+    pub const NAMES: [&'static str; 15] = [
+        "listen",
+        "advertise",
+        "http",
+        "join",
+        "data_dir",
+        "capacity",
+        "slot_bits",
+        "successors",
+        "replicas",
+        "max_value",
+        "request_timeout",
+        "drain_timeout",
+        "routing",
+        "log_format",
+        "log_level",
+    ];
+
+    /// Reads one value by its name, one of [`Self::NAMES`]. The error is the end of a sentence; nothing was changed.
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
+        match name {
+            "listen" => self.listen = Some(values::listen_addr(text)?),
+            "advertise" => self.advertise = Some(values::host_port(text)?),
+            "http" => self.http = Some(values::listen_addr(text)?),
+            "join" => self.join = Some(values::host_ports(text)?),
+            "data_dir" => self.data_dir = Some(values::data_dir(text)?),
+            "capacity" => self.capacity = Some(values::capacity(text)?),
+            "slot_bits" => self.slot_bits = Some(values::slot_bits(text)?),
+            "successors" => self.successors = Some(values::successors(text)?),
+            "replicas" => self.replicas = Some(values::replicas(text)?),
+            "max_value" => self.max_value = Some(values::max_value(text)?),
+            "request_timeout" => self.request_timeout = Some(values::request_timeout(text)?),
+            "drain_timeout" => self.drain_timeout = Some(values::drain_timeout(text)?),
+            "routing" => self.routing = Some(values::routing(text)?),
+            "log_format" => self.log_format = Some(values::log_format(text)?),
+            "log_level" => self.log_level = Some(values::log_level(text)?),
+            _ => return Err("there is no such setting".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// What the creator of a ring would wish. Fails with a sentence where wishes exclude each other.
+    pub fn wishes(&self) -> Result<Wishes, String> {
+        let wishes = Wishes {
+            capacity: self.capacity,
+            slot_bits: self.slot_bits,
+            successors: self.successors,
+            replicas: self.replicas,
+            value_bytes_max: self.max_value,
+        };
+        RingParams::create(0, &wishes).map(|_| wishes)
+    }
+
+    /// What this source said, and where it said nothing, what `other` said.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            listen: self.listen.or(other.listen),
+            advertise: self.advertise.or(other.advertise),
+            http: self.http.or(other.http),
+            join: self.join.or(other.join),
+            data_dir: self.data_dir.or(other.data_dir),
+            capacity: self.capacity.or(other.capacity),
+            slot_bits: self.slot_bits.or(other.slot_bits),
+            successors: self.successors.or(other.successors),
+            replicas: self.replicas.or(other.replicas),
+            max_value: self.max_value.or(other.max_value),
+            request_timeout: self.request_timeout.or(other.request_timeout),
+            drain_timeout: self.drain_timeout.or(other.drain_timeout),
+            routing: self.routing.or(other.routing),
+            log_format: self.log_format.or(other.log_format),
+            log_level: self.log_level.or(other.log_level),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Data: the KV map, the ordered key index, and the user's requests.
+//!
+//! Operations on records are pure functions ([`apply`]); the store keeps what they decide. User requests are pure
+//! functions too: HTTP parts to a [`UserRequest`], a [`UserReply`] to HTTP parts ([`http`]). Who holds a key, and how
+//! a request reaches it, is not known here.
+
+pub mod command;
+pub mod http;
+pub mod key;
+pub mod record;
+pub mod store;
+pub mod user;
+
+pub use command::{Applied, Change, Command, Condition, Outcome, Put, Tag, apply};
+pub use key::{Key, KeyError, KeySpace, Place, Slot};
+pub use record::{Record, Version};
+pub use store::{Chunk, Cursor, Listed, MemoryStore, Store, Usage};
+pub use user::{Check, Failure, Item, ListQuery, Page, UserReply, UserRequest};

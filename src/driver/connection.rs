@@ -1,0 +1,234 @@
+//! One connection to a peer: its socket, how far the handshake is, what came in and what waits to go out.
+
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt::set_tcp_user_timeout;
+
+use super::outbox::{Full, Outbox};
+use crate::base::{Contact, Ids, Span, Time};
+use crate::node::{Lane, Message};
+use crate::wire::handshake::HELLO_BYTES_MAX;
+use crate::wire::{FrameDecoder, Packet, WireError, decode_with};
+
+/// A connection to a peer.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: TcpStream,
+    pub phase: Phase,
+    /// What this node dialled, if it did.
+    pub dialled: Option<Dialled>,
+    decoder: FrameDecoder,
+    outbox: Outbox,
+    /// When bytes last came or were handed to the system.
+    pub last_traffic: Time,
+    /// When bytes last came.
+    pub last_heard: Time,
+    /// Since when something waits to be answered: the first bytes that were handed over, or would not be taken, after
+    /// anything was heard. That the system takes bytes says nothing of the peer.
+    pub unanswered_since: Option<Time>,
+    /// When the phase began. Traffic does not count against it: whoever drips a hello gets no more time than others.
+    pub phase_since: Time,
+    /// The peer sends no more: what waits is written, then the connection is closed.
+    pub peer_finished: bool,
+    /// The peer has said on this connection that it leaves.
+    pub peer_left: bool,
+    /// This side sends no more.
+    finished: bool,
+}
+
+/// How far the handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The system is connecting.
+    Connecting,
+    /// Connected; the peer's hello is awaited.
+    Greeting,
+    /// Both know each other.
+    Open(Contact),
+    /// A refusal is on its way out; nothing is read any more.
+    Refusing,
+}
+
+/// Why a connection was dialled.
+#[derive(Debug, Default)]
+pub(super) struct Dialled {
+    /// Where to.
+    pub addr: Option<SocketAddr>,
+    /// To join through this seed.
+    pub seed: Option<String>,
+    /// Messages that wait for the handshake.
+    pub waiting: Vec<Message>,
+}
+
+/// What reading found.
+pub(super) enum Arrived {
+    /// A packet.
+    Packet(Packet),
+    /// Something that cannot be understood; the connection must end.
+    Garbage(String),
+}
+
+/// Bytes read from one connection before others get their turn.
+const READ_TURN: usize = 256 << 10;
+/// The system gives a connection up when what was sent is not acknowledged for so long. Left alone it tries again after
+/// pauses that double: half a minute after a network is whole again, messages would still wait on the old connection.
+pub(super) const SILENCE_TIME: Span = Span::secs(6);
+
+impl Connection {
+    pub fn new(socket: TcpStream, dialled: Option<Dialled>, now: Time) -> Self {
+        let phase = if dialled.is_some() { Phase::Connecting } else { Phase::Greeting };
+        Self {
+            socket,
+            phase,
+            dialled,
+            decoder: FrameDecoder::with_limit(HELLO_BYTES_MAX),
+            outbox: Outbox::default(),
+            last_traffic: now,
+            last_heard: now,
+            unanswered_since: None,
+            phase_since: now,
+            peer_finished: false,
+            peer_left: false,
+            finished: false,
+        }
+    }
+
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Before anything is sent.
+    pub fn prepare(&self) {
+        // One small message is one round trip: waiting for more to send only costs. A socket that refuses either works
+        // all the same, only worse.
+        let _ = self.socket.set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let _ = set_tcp_user_timeout(&self.socket, u32::try_from(SILENCE_TIME.0 / 1_000).unwrap_or(0));
+    }
+
+    /// Whether connecting has come to an end: `Ok(true)` when connected.
+    pub fn connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The system has connected.
+    pub fn greet(&mut self, now: Time) {
+        self.phase = Phase::Greeting;
+        self.phase_since = now;
+    }
+
+    /// The peer is sent away; whatever it says from now on is thrown away.
+    pub fn refuse(&mut self, now: Time) {
+        self.phase = Phase::Refusing;
+        self.phase_since = now;
+        self.decoder = FrameDecoder::default();
+    }
+
+    /// The handshake has ended well.
+    pub fn open(&mut self, peer: Contact) {
+        self.phase = Phase::Open(peer);
+        self.decoder.set_limit(crate::base::limits::FRAME_BYTES_MAX);
+    }
+
+    pub fn peer(&self) -> Option<Contact> {
+        match self.phase {
+            Phase::Open(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
+    pub fn queue(&mut self, lane: Lane, packet: &Packet) -> Result<(), Full> {
+        self.outbox.push(lane, packet)
+    }
+
+    /// Reads for one turn. `Ok(false)`: there may be more, another turn is wanted. `ending`: the system has said that the
+    /// peer sends no more, and will not say it again.
+    pub fn fill(&mut self, now: Time, buffer: &mut [u8], ending: bool) -> io::Result<bool> {
+        let mut read = 0;
+        while read < READ_TURN {
+            match self.socket.read(buffer) {
+                Ok(0) => {
+                    self.peer_finished = true;
+                    return Ok(true);
+                }
+                Ok(count) => {
+                    self.last_traffic = now;
+                    self.last_heard = now;
+                    self.unanswered_since = None;
+                    if self.phase != Phase::Refusing {
+                        self.decoder.push(&buffer[..count]);
+                    }
+                    read += count;
+                    if count < buffer.len() && !ending {
+                        // A short read has emptied the socket; what comes later is told anew.
+                        return Ok(true);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The next packet that has arrived whole.
+    pub fn next_packet(&mut self, ids: &mut Ids) -> Option<Arrived> {
+        loop {
+            return match self.decoder.next_frame() {
+                Ok(None) => None,
+                Ok(Some(frame)) => match decode_with(frame, ids) {
+                    Ok(packet) => Some(Arrived::Packet(packet)),
+                    // A newer peer may say more than this one knows.
+                    Err(WireError::Unknown) if matches!(self.phase, Phase::Open(_)) => continue,
+                    Err(error) => Some(Arrived::Garbage(error.to_string())),
+                },
+                Err(error) => Some(Arrived::Garbage(format!("a frame of {} bytes is declared", error.declared))),
+            };
+        }
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    pub fn flush(&mut self, now: Time) -> io::Result<()> {
+        if !self.outbox.is_empty() {
+            self.unanswered_since.get_or_insert(now);
+            if self.outbox.write_to(&mut self.socket)? {
+                self.last_traffic = now;
+            }
+        }
+        Ok(())
+    }
+
+    /// For how long something has waited to be answered.
+    pub fn unanswered_for(&self, now: Time) -> Span {
+        self.unanswered_since.map_or(Span::default(), |since| now.since(since))
+    }
+
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// Sends no more. What the peer has sent meanwhile is still read, until it has finished too.
+    pub fn finish(&mut self) {
+        if !self.finished && self.is_flushed() {
+            self.finished = true;
+            // A connection that is broken already is noticed by the next read.
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+}

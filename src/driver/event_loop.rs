@@ -1,0 +1,307 @@
+//! The loop: one thread that gives the node what happens and carries out what it wants.
+//!
+//! It sleeps until something is ready or the next deadline is there, never on a tick.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::{Events, Poll, Token, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use tracing::{info, warn};
+
+use super::clock::Clock;
+use super::data_dir::DataDir;
+use super::peers::{FIRST_TOKEN, Peers};
+use super::settings::RunError;
+use super::users::Users;
+use crate::base::{Span, Time};
+use crate::data::MemoryStore;
+use crate::node::{ChordNode, Event, Input, Output, Stop};
+
+/// The token of the peers' listener.
+pub(super) const LISTENER: Token = Token(0);
+/// The token that other threads wake the loop with.
+pub(super) const WAKER: Token = Token(1);
+const SIGNALS: Token = Token(2);
+const _: () = assert!(SIGNALS.0 < FIRST_TOKEN, "connections must not take the tokens of others");
+
+/// What other threads tell the loop, besides users' requests.
+pub(super) enum Word {
+    /// A seed's name was looked up.
+    Resolved { seed: String, addr: Result<SocketAddr, String> },
+    /// Standard input has ended, and with it whoever started this process.
+    StdinEnded,
+}
+
+/// Everything that the loop owns.
+pub(super) struct EventLoop {
+    pub poll: Poll,
+    pub clock: Clock,
+    pub node: ChordNode<MemoryStore>,
+    pub peers: Peers,
+    pub users: Users,
+    pub signals: Signals,
+    pub words: (Sender<Word>, Receiver<Word>),
+    pub waker: Arc<Waker>,
+    pub data_dir: Option<DataDir>,
+    /// Set once the node has left.
+    pub parting: Option<Parting>,
+    /// A first signal has come.
+    pub told_to_stop: bool,
+}
+
+/// The end of a node that has left: first users get the answers that are still to come, then peers a goodbye.
+pub(super) struct Parting {
+    /// Until when users may wait for answers.
+    users_until: Time,
+    /// Set with the goodbye: until when peers may take to hear it.
+    peers_until: Option<Time>,
+    result: Result<(), RunError>,
+}
+
+/// Events taken from the system in one go.
+const EVENTS: usize = 256;
+/// How long users have to get their last answers, and then peers to hear a goodbye.
+const PARTING_TIME: Span = Span::secs(1);
+/// Between two looks at whether the users are gone, which nothing announces.
+const PARTING_LOOK: Span = Span::millis(5);
+/// The longest sleep; nothing depends on it.
+const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+
+impl EventLoop {
+    /// Runs until the node has ended.
+    pub fn run(mut self) -> Result<(), RunError> {
+        let broken = |error: io::Error| RunError { message: format!("the event loop failed: {error}") };
+        self.poll.registry().register(&mut self.signals, SIGNALS, mio::Interest::READABLE).map_err(broken)?;
+        let mut events = Events::with_capacity(EVENTS);
+        self.clock.read();
+        self.input(Input::Start);
+        loop {
+            self.end_of_turn();
+            if let Some(result) = self.ended() {
+                self.users.stop();
+                return result;
+            }
+            match self.poll.poll(&mut events, Some(self.sleep())) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(broken(error)),
+                _ => {}
+            }
+            self.clock.read();
+            for (nth, event) in events.iter().enumerate() {
+                if nth > 0 {
+                    self.clock.read();
+                }
+                match event.token() {
+                    LISTENER => self.peers.accept(self.clock.now().mono, self.poll.registry()),
+                    WAKER => self.on_woken(),
+                    SIGNALS => self.on_signals()?,
+                    _ => self.peers.ready(self.clock.now().mono, event),
+                }
+                self.drain();
+            }
+            self.on_time();
+        }
+    }
+
+    /// How long until something is due.
+    fn sleep(&self) -> Duration {
+        if self.peers.has_unread() {
+            return Duration::ZERO;
+        }
+        let look = self.clock.now().mono + PARTING_LOOK;
+        let parting = self.parting.as_ref().map(|parting| parting.peers_until.unwrap_or(parting.users_until.min(look)));
+        let deadlines = [self.node.poll_timeout(), self.peers.poll_timeout(), parting];
+        let next = deadlines.into_iter().flatten().min();
+        next.map_or(SLEEP_MAX, |at| self.clock.until(at)).min(SLEEP_MAX)
+    }
+
+    fn on_time(&mut self) {
+        let now = self.clock.now();
+        self.peers.read_on(now.mono);
+        self.peers.sweep(now.mono, self.poll.registry());
+        if self.node.poll_timeout().is_some_and(|at| at <= now.mono) {
+            self.node.handle_timeout(now);
+        }
+        self.drain();
+    }
+
+    fn input(&mut self, input: Input) {
+        self.node.handle_input(self.clock.now(), input);
+        self.drain();
+    }
+
+    /// Inputs to the node and outputs of it, until neither is left.
+    fn drain(&mut self) {
+        loop {
+            while let Some(output) = self.node.poll_output() {
+                self.carry_out(output);
+            }
+            let Some(input) = self.peers.poll_input() else { return };
+            self.node.handle_input(self.clock.now(), input);
+        }
+    }
+
+    fn end_of_turn(&mut self) {
+        self.peers.flush(self.clock.now().mono, self.has_said_goodbye());
+        // Writing may have found broken connections.
+        self.drain();
+    }
+
+    // ----- what the node wants -----
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Send { to, message } => {
+                self.peers.send(self.clock.now().mono, self.poll.registry(), to, message);
+            }
+            Output::Dial { seed } => self.resolve(seed),
+            Output::Reply { token, reply } => self.users.answer(token, reply),
+            Output::Event(event) => self.log(&event),
+            Output::Remember(memory) => {
+                // Without a data directory nothing outlives the process.
+                if let Some(dir) = &self.data_dir {
+                    dir.remember(*memory);
+                }
+            }
+            // Nobody here looks ids up for its own sake.
+            Output::LookedUp { .. } => {}
+            Output::Stop(stop) => self.part(stop),
+        }
+    }
+
+    /// Finds the address of a seed. Only a name needs a thread: looking it up may take long.
+    fn resolve(&mut self, seed: String) {
+        if let Ok(addr) = seed.parse() {
+            self.peers.dial_seed(self.clock.now().mono, self.poll.registry(), seed, addr);
+            return;
+        }
+        let (sender, waker) = (self.words.0.clone(), Arc::clone(&self.waker));
+        let name = seed.clone();
+        let look_up = move || {
+            let addr = name.to_socket_addrs().map_err(|error| error.to_string());
+            let addr = addr.and_then(|mut all| all.next().ok_or("the name has no address".to_owned()));
+            // Both fail only once the loop is gone.
+            let _ = sender.send(Word::Resolved { seed: name, addr });
+            let _ = waker.wake();
+        };
+        if let Err(error) = std::thread::Builder::new().name("resolve".to_owned()).spawn(look_up) {
+            self.input(Input::SeedFailed { seed, reason: error.to_string(), fatal: false });
+        }
+    }
+
+    fn part(&mut self, stop: Stop) {
+        if self.parting.is_some() {
+            return;
+        }
+        let result = match stop {
+            Stop::Left | Stop::DrainTimeout { keys: 0 } | Stop::Stranded { keys: 0 } => Ok(()),
+            Stop::Stranded { keys } => Err(RunError {
+                message: format!(
+                    "every other member leaves too or is gone: {keys} keys had nobody to go to and are lost"
+                ),
+            }),
+            Stop::DrainTimeout { keys } => Err(RunError {
+                message: format!("the drain time-out passed with {keys} keys not handed over; they are lost"),
+            }),
+            Stop::Fatal(message) => Err(RunError { message }),
+        };
+        let grace = Duration::from_micros(PARTING_TIME.0);
+        self.users.begin_stop(grace);
+        let users_until = self.clock.now().mono + PARTING_TIME;
+        self.parting = Some(Parting { users_until, peers_until: None, result });
+    }
+
+    fn has_said_goodbye(&self) -> bool {
+        self.parting.as_ref().is_some_and(|parting| parting.peers_until.is_some())
+    }
+
+    fn ended(&mut self) -> Option<Result<(), RunError>> {
+        let now = self.clock.now().mono;
+        let parting = self.parting.as_mut()?;
+        if parting.peers_until.is_none() && (self.users.is_quiet() || now >= parting.users_until) {
+            // Not before: what peers still answer is for these users.
+            parting.peers_until = Some(now + PARTING_TIME);
+            self.peers.say_goodbye();
+            self.end_of_turn();
+        }
+        let Parting { peers_until, result, .. } = self.parting.as_ref()?;
+        let over = self.peers.is_quiet() || peers_until.is_some_and(|until| now >= until);
+        (peers_until.is_some() && over).then(|| result.clone())
+    }
+
+    fn log(&mut self, event: &Event) {
+        match event {
+            Event::Created(params) => {
+                self.know_ring(params);
+                info!(ring = format!("{:032x}", params.ring), "a new ring");
+            }
+            Event::Joined(params) => {
+                self.know_ring(params);
+                info!(ring = format!("{:032x}", params.ring), "joined the ring");
+            }
+            Event::SeedFailed { seed, reason, retry_in } => {
+                warn!("cannot join through {seed}: {reason}; trying again in {retry_in}");
+            }
+            Event::Orphaned => warn!("every neighbour is lost; joining again"),
+            Event::Reformed => warn!("no known member is in a ring; this node carries it on alone"),
+            Event::Gone(contact) => warn!(peer = %contact.addr, "a member is gone"),
+            Event::Departed(contact) => info!(peer = %contact.addr, "a member has left"),
+            Event::Slots { took, gave, claimed: 0 } => info!(took, gave, "slots changed hands"),
+            Event::Slots { took, gave, claimed } => {
+                warn!(took, gave, lost = claimed, "slots changed hands; those of dead members begin empty");
+            }
+            Event::Leaving => info!("leaving the ring"),
+        }
+    }
+
+    fn know_ring(&mut self, params: &crate::node::RingParams) {
+        self.peers.set_ring(*params);
+        self.users.limit_values(params.value_bytes_max);
+    }
+
+    // ----- what others want -----
+
+    fn on_woken(&mut self) {
+        while let Some((token, request)) = self.users.next() {
+            self.input(Input::User { token, request });
+        }
+        while let Ok(word) = self.words.1.try_recv() {
+            match word {
+                Word::Resolved { seed, addr: Ok(addr) } => {
+                    self.peers.dial_seed(self.clock.now().mono, self.poll.registry(), seed, addr);
+                }
+                Word::Resolved { seed, addr: Err(reason) } => {
+                    self.input(Input::SeedFailed { seed, reason, fatal: false });
+                }
+                Word::StdinEnded => self.stop_once(),
+            }
+        }
+    }
+
+    fn on_signals(&mut self) -> Result<(), RunError> {
+        let signals: Vec<i32> = self.signals.pending().collect();
+        for signal in signals {
+            if signal == SIGTERM || signal == SIGINT {
+                if self.told_to_stop {
+                    return Err(RunError {
+                        message: "stopped by a second signal before everything was handed over".to_owned(),
+                    });
+                }
+                info!("told to stop; a second signal ends at once");
+                self.stop_once();
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_once(&mut self) {
+        if !self.told_to_stop {
+            self.told_to_stop = true;
+            self.input(Input::Leave);
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! All connections to peers: accepting, dialling, the handshake, and what becomes of a connection that ends.
+//!
+//! What happens is told to the node as inputs; nothing is decided here but how to reach an address.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use tracing::{debug, warn};
+
+use super::connection::{Arrived, Connection, Dialled, Phase};
+use crate::base::{Capacity, Contact, Ids, Span, Time};
+use crate::node::{Input, Lane, Message};
+use crate::wire::{Hello, Packet, Refusal, RefusalCode, judge};
+
+/// The listener and every connection.
+pub(super) struct Peers {
+    listener: TcpListener,
+    // The local hello; its ring is filled in once known.
+    local: Hello,
+    pub(super) slots: Vec<Slot>,
+    free: Vec<usize>,
+    pub(super) by_addr: BTreeMap<SocketAddr, usize>,
+    // Connections with something to write at the end of the turn.
+    dirty: BTreeSet<usize>,
+    // Connections with more to read than one turn takes.
+    unread: BTreeSet<usize>,
+    // Peers that have said goodbye on one connection, but not yet on another.
+    leavers: BTreeSet<Contact>,
+    // This node has said goodbye.
+    leaving: bool,
+    pub(super) inputs: VecDeque<Input>,
+    connections_max: usize,
+    pub(super) accept_again: Option<Time>,
+    pub(super) next_sweep: Time,
+    buffer: Vec<u8>,
+    // Makes contacts of the addresses in packets.
+    ids: Ids,
+}
+
+#[derive(Default)]
+pub(super) struct Slot {
+    // Counts the connections that lived here, so that a late event for an earlier one is not taken for this one's.
+    generation: usize,
+    pub(super) connection: Option<Connection>,
+}
+
+/// Tokens below this are not connections'.
+pub(super) const FIRST_TOKEN: usize = 16;
+/// Bits of a token that hold the slot; the others hold the generation.
+const SLOT_BITS: u32 = 20;
+/// Connections accepted in one turn.
+const ACCEPT_TURN: usize = 64;
+/// Before accepting again after the system had no descriptor left.
+const ACCEPT_PAUSE: Span = Span::millis(100);
+/// Between looks at idle and slow connections.
+pub(super) const SWEEP_INTERVAL: Span = Span::secs(1);
+/// The size of the one buffer that sockets are read into.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Remembers the ids of 2^this addresses, in 14 kB: most that are spoken of often.
+const IDS_BITS: u32 = 8;
+
+impl Peers {
+    pub fn new(
+        mut listener: TcpListener,
+        token: Token,
+        registry: &Registry,
+        local: Hello,
+        connections_max: usize,
+    ) -> io::Result<Self> {
+        registry.register(&mut listener, token, Interest::READABLE)?;
+        Ok(Self {
+            listener,
+            local,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_addr: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            leavers: BTreeSet::new(),
+            leaving: false,
+            inputs: VecDeque::new(),
+            connections_max: connections_max.min((1 << SLOT_BITS) - 1),
+            accept_again: None,
+            next_sweep: Time::default(),
+            buffer: vec![0; BUFFER_BYTES],
+            ids: Ids::new(Capacity::MAX, Some(IDS_BITS)),
+        })
+    }
+
+    /// The next thing that the node should hear.
+    pub fn poll_input(&mut self) -> Option<Input> {
+        self.inputs.pop_front()
+    }
+
+    /// The node is in a ring from now on.
+    pub fn set_ring(&mut self, ring: crate::node::RingParams) {
+        self.local.ring = Some(ring);
+    }
+
+    /// When [`Peers::sweep`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let busy = self.slots.iter().any(|slot| slot.connection.is_some());
+        busy.then_some(self.next_sweep).into_iter().chain(self.accept_again).min()
+    }
+
+    /// Whether a turn is wanted at once, as sockets hold more than was read.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    // ----- from the node -----
+
+    /// Sends `message`, over the connection that exists or one that is made.
+    pub fn send(&mut self, now: Time, registry: &Registry, to: Contact, message: Message) {
+        if let Some(&at) = self.by_addr.get(&to.addr) {
+            if let Some(connection) = &mut self.slots[at].connection {
+                match (&mut connection.dialled, connection.phase) {
+                    (_, Phase::Open(_)) => self.queue(at, message),
+                    (Some(dialled), _) => push_waiting(dialled, message, &mut self.inputs, to.addr),
+                    (None, _) => {}
+                }
+            }
+            return;
+        }
+        self.dial(now, registry, to.addr, Dialled { addr: Some(to.addr), seed: None, waiting: vec![message] });
+    }
+
+    /// Dials a seed whose address was found.
+    pub fn dial_seed(&mut self, now: Time, registry: &Registry, seed: String, addr: SocketAddr) {
+        if let Some(connection) = self.by_addr.get(&addr).and_then(|&at| self.slots[at].connection.as_mut()) {
+            match (connection.phase, &mut connection.dialled, self.local.ring) {
+                (Phase::Open(peer), _, Some(params)) => {
+                    let peer = (peer.addr, peer.incarnation);
+                    self.inputs.push_back(Input::Session { peer, params, seed: Some(seed) });
+                }
+                (_, Some(dialled), _) => {
+                    dialled.seed.get_or_insert(seed);
+                }
+                _ => {}
+            }
+            return;
+        }
+        self.dial(now, registry, addr, Dialled { addr: Some(addr), seed: Some(seed), waiting: Vec::new() });
+    }
+
+    fn dial(&mut self, now: Time, registry: &Registry, addr: SocketAddr, dialled: Dialled) {
+        let socket = if self.count() >= self.connections_max {
+            Err(io::Error::other("too many connections"))
+        } else {
+            TcpStream::connect(addr)
+        };
+        match socket.and_then(|socket| self.add(now, registry, Connection::new(socket, Some(Dialled::default()), now)))
+        {
+            Ok(at) => {
+                if let Some(connection) = &mut self.slots[at].connection {
+                    connection.dialled = Some(dialled);
+                }
+                self.by_addr.insert(addr, at);
+            }
+            Err(error) => self.dial_failed(dialled, &error),
+        }
+    }
+
+    fn dial_failed(&mut self, dialled: Dialled, error: &io::Error) {
+        let Some(addr) = dialled.addr else { return };
+        if let Some(seed) = dialled.seed {
+            self.inputs.push_back(Input::SeedFailed { seed, reason: plain(error), fatal: false });
+        }
+        let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        self.inputs.push_back(Input::Unreachable { addr, refused, undelivered: dialled.waiting });
+    }
+
+    fn queue(&mut self, at: usize, message: Message) {
+        let Some(connection) = &mut self.slots[at].connection else { return };
+        let lane = message.lane();
+        let packet = Packet::Message(message);
+        if connection.queue(lane, &packet).is_ok() {
+            self.dirty.insert(at);
+            return;
+        }
+        let peer = connection.peer();
+        warn!(peer = ?peer.map(|peer| peer.addr), ?lane, "the peer is too slow: its queue is full");
+        if let (Packet::Message(message), Some(to)) = (packet, peer) {
+            self.inputs.push_back(Input::Overflow { to, message });
+        }
+    }
+
+    /// Says goodbye to everybody and sends no more.
+    pub fn say_goodbye(&mut self) {
+        self.leaving = true;
+        for at in 0..self.slots.len() {
+            self.say_goodbye_on(at);
+        }
+    }
+
+    fn say_goodbye_on(&mut self, at: usize) {
+        if let Some(connection) = self.slots[at].connection.as_mut().filter(|c| c.peer().is_some()) {
+            // After everything else: what was asked of this node and is not answered before, it has not done.
+            // A full queue means that the peer hears of it by the end of the connection.
+            let _ = connection.queue(Lane::Bulk, &Packet::Goodbye);
+            self.dirty.insert(at);
+        }
+    }
+
+    /// After a goodbye: whether everybody has heard it and closed.
+    pub fn is_quiet(&self) -> bool {
+        self.slots.iter().filter_map(|slot| slot.connection.as_ref()).all(|connection| connection.peer().is_none())
+    }
+
+    // ----- from the system -----
+
+    pub fn accept(&mut self, now: Time, registry: &Registry) {
+        self.accept_again = None;
+        for _ in 0..ACCEPT_TURN {
+            match self.listener.accept() {
+                Ok((socket, from)) => {
+                    if self.count() >= self.connections_max {
+                        debug!(%from, "a peer is turned away: too many connections");
+                        continue;
+                    }
+                    if let Err(error) = self.add(now, registry, Connection::new(socket, None, now)) {
+                        warn!(%error, "a peer's connection could not be used");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    warn!(%error, "peers cannot be accepted for the moment");
+                    break;
+                }
+            }
+        }
+        // Edge-triggered: whoever stops before the queue is empty must come back by itself.
+        self.accept_again = Some(now + ACCEPT_PAUSE);
+    }
+
+    fn add(&mut self, now: Time, registry: &Registry, mut connection: Connection) -> io::Result<usize> {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
+        });
+        let slot = &mut self.slots[at];
+        slot.generation += 1;
+        connection.prepare();
+        if let Err(error) = connection.register(registry, token_of(at, slot.generation)) {
+            self.free.push(at);
+            return Err(error);
+        }
+        slot.connection = Some(connection);
+        self.next_sweep = self.next_sweep.max(now + SWEEP_INTERVAL);
+        Ok(at)
+    }
+
+    /// A socket is ready.
+    pub fn ready(&mut self, now: Time, event: &Event) {
+        let Some(at) = self.slot_of(event.token()) else { return };
+        if event.is_writable() {
+            self.writable(now, at);
+        }
+        if event.is_readable() || event.is_read_closed() {
+            self.read(now, at, event.is_read_closed());
+        }
+    }
+
+    fn slot_of(&self, token: Token) -> Option<usize> {
+        let at = (token.0 - FIRST_TOKEN) & ((1 << SLOT_BITS) - 1);
+        let slot = self.slots.get(at)?;
+        (slot.connection.is_some() && token_of(at, slot.generation) == token).then_some(at)
+    }
+
+    fn writable(&mut self, now: Time, at: usize) {
+        let Some(connection) = &mut self.slots[at].connection else { return };
+        if connection.phase == Phase::Connecting {
+            match connection.connected() {
+                Ok(false) => return,
+                Ok(true) => {
+                    connection.greet(now);
+                    let hello = Packet::Hello(Box::new(self.local.clone()));
+                    // The first packet always has room.
+                    let _ = connection.queue(Lane::Maintenance, &hello);
+                }
+                Err(error) => return self.end(at, &error),
+            }
+        }
+        self.dirty.insert(at);
+    }
+
+    /// Reads on where the last turn left more.
+    pub fn read_on(&mut self, now: Time) {
+        for at in std::mem::take(&mut self.unread) {
+            self.read(now, at, false);
+        }
+    }
+
+    fn read(&mut self, now: Time, at: usize, ending: bool) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let filled = match &mut self.slots[at].connection {
+            Some(connection) => connection.fill(now, &mut buffer, ending),
+            None => Ok(true),
+        };
+        self.buffer = buffer;
+        if matches!(filled, Ok(false)) {
+            self.unread.insert(at);
+        }
+        // What came before an error still counts.
+        while let Some(connection) = &mut self.slots[at].connection {
+            let Some(arrived) = connection.next_packet(&mut self.ids) else { break };
+            match arrived {
+                Arrived::Packet(packet) => self.on_packet(now, at, packet),
+                Arrived::Garbage(reason) => {
+                    self.on_garbage(now, at, reason);
+                    return;
+                }
+            }
+        }
+        match filled {
+            Err(error) => self.end(at, &error),
+            Ok(_) => {
+                if self.slots[at].connection.as_ref().is_some_and(|connection| connection.peer_finished) {
+                    self.peer_finished(at);
+                }
+            }
+        }
+    }
+
+    // ----- packets -----
+
+    fn on_packet(&mut self, now: Time, at: usize, packet: Packet) {
+        let Some(connection) = &mut self.slots[at].connection else { return };
+        match (connection.phase, packet) {
+            (Phase::Open(from), Packet::Message(message)) => {
+                self.inputs.push_back(Input::Message { from, message });
+            }
+            (Phase::Open(from), Packet::Goodbye) => {
+                connection.peer_left = true;
+                self.by_addr.retain(|_, slot| *slot != at);
+                self.leavers.insert(from);
+                self.tell_goodbye(from);
+            }
+            (Phase::Greeting, Packet::Hello(hello)) => self.on_hello(now, at, &hello),
+            (Phase::Greeting, Packet::Refusal(refusal)) if connection.dialled.is_some() => {
+                self.on_refusal(at, &refusal);
+            }
+            (Phase::Refusing, _) => {}
+            (_, _) => self.on_garbage(now, at, "a packet that has no place here".to_owned()),
+        }
+    }
+
+    fn on_hello(&mut self, now: Time, at: usize, hello: &Hello) {
+        let verdict = judge(&self.local, hello);
+        let Some(connection) = &mut self.slots[at].connection else { return };
+        match verdict {
+            Err(refusal) => {
+                if connection.dialled.is_some() {
+                    self.on_refusal(at, &refusal);
+                } else {
+                    debug!(peer = %hello.addr, reason = refusal.reason, "a peer is refused");
+                    self.refuse(now, at, refusal);
+                }
+            }
+            Ok(params) => {
+                let capacity = params.space.capacity();
+                let contact = Contact::new(capacity, hello.addr, hello.incarnation);
+                connection.open(contact);
+                if self.ids.capacity() != capacity {
+                    self.ids = Ids::new(capacity, Some(IDS_BITS));
+                }
+                connection.last_traffic = now;
+                let dialled = connection.dialled.take();
+                if dialled.is_none() {
+                    let answer = Packet::Hello(Box::new(self.local.clone()));
+                    let _ = connection.queue(Lane::Maintenance, &answer);
+                    self.dirty.insert(at);
+                }
+                self.opened(at, contact, params, dialled);
+            }
+        }
+    }
+
+    fn opened(&mut self, at: usize, contact: Contact, params: crate::node::RingParams, dialled: Option<Dialled>) {
+        let Dialled { addr, seed, waiting } = dialled.unwrap_or_default();
+        // A seed may be known by another address than the one it advertises.
+        if let Some(addr) = addr.filter(|addr| *addr != contact.addr) {
+            self.by_addr.remove(&addr);
+        }
+        // Both may have dialled at the same time. Either connection works; the newer one is known to.
+        self.by_addr.insert(contact.addr, at);
+        let peer = (contact.addr, contact.incarnation);
+        self.inputs.push_back(Input::Session { peer, params, seed });
+        for message in waiting {
+            self.queue(at, message);
+        }
+        if self.leaving {
+            // It dialled before it heard, or the other way round.
+            self.say_goodbye_on(at);
+        }
+    }
+
+    /// A leaver's goodbye counts once it was said on every connection to it: answers may be under way on another one.
+    pub(super) fn tell_goodbye(&mut self, peer: Contact) {
+        let speaks = |other: &Connection| other.peer() == Some(peer) && !other.peer_left && !other.peer_finished;
+        if !self.slots.iter().filter_map(|slot| slot.connection.as_ref()).any(speaks) && self.leavers.remove(&peer) {
+            self.inputs.push_back(Input::Goodbye(peer));
+        }
+    }
+
+    /// The peer has sent us away, or we it, after we dialled.
+    fn on_refusal(&mut self, at: usize, refusal: &Refusal) {
+        let Some(connection) = self.close(at) else { return };
+        let Some(Dialled { addr: Some(addr), seed, waiting }) = connection.dialled else { return };
+        match seed {
+            Some(seed) => {
+                let (reason, fatal) = (refusal.reason.clone(), refusal.code.is_fatal());
+                self.inputs.push_back(Input::SeedFailed { seed, reason, fatal });
+            }
+            None if refusal.code.is_fatal() => {
+                warn!(peer = %addr, reason = refusal.reason, "a peer refuses this node");
+            }
+            None => {}
+        }
+        self.inputs.push_back(Input::Unreachable { addr, refused: false, undelivered: waiting });
+    }
+
+    fn refuse(&mut self, now: Time, at: usize, refusal: Refusal) {
+        if let Some(connection) = &mut self.slots[at].connection {
+            connection.refuse(now);
+            // The first packet always has room.
+            let _ = connection.queue(Lane::Maintenance, &Packet::Refusal(refusal));
+            self.dirty.insert(at);
+        }
+    }
+
+    fn on_garbage(&mut self, now: Time, at: usize, reason: String) {
+        let Some(connection) = &self.slots[at].connection else { return };
+        match connection.phase {
+            Phase::Open(peer) => {
+                warn!(peer = %peer.addr, reason, "a peer makes no sense and is cut off");
+                self.end(at, &io::Error::new(io::ErrorKind::InvalidData, reason));
+            }
+            _ if connection.dialled.is_some() => {
+                self.end(at, &io::Error::new(io::ErrorKind::InvalidData, "it is no chordkv node"));
+            }
+            _ => {
+                debug!(reason, "a stranger makes no sense and is cut off");
+                self.refuse(now, at, Refusal { code: RefusalCode::Malformed, reason });
+            }
+        }
+    }
+
+    // ----- ends -----
+
+    /// A connection broke.
+    pub(super) fn end(&mut self, at: usize, error: &io::Error) {
+        let Some(connection) = self.close(at) else { return };
+        match (connection.phase, connection.dialled) {
+            (_, Some(dialled)) => self.dial_failed(dialled, error),
+            (Phase::Open(peer), None) => {
+                debug!(peer = %peer.addr, %error, "a connection broke");
+                self.lost(peer, connection.peer_left);
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing that was sent over a closed connection will be answered, unless there is another one. Of a leaver that
+    /// was said already, or is said with its last connection.
+    pub(super) fn lost(&mut self, peer: Contact, left: bool) {
+        if !left && !self.by_addr.contains_key(&peer.addr) {
+            let lost = Input::Unreachable { addr: peer.addr, refused: false, undelivered: Vec::new() };
+            self.inputs.push_back(lost);
+        }
+        self.tell_goodbye(peer);
+    }
+
+    fn peer_finished(&mut self, at: usize) {
+        let Some(connection) = &self.slots[at].connection else { return };
+        match connection.phase {
+            // It may have gone in order, as idle or with a goodbye, or its process may be over. New messages need a new
+            // connection, and making one tells which.
+            Phase::Open(peer) => {
+                let (finished, left) = (connection.is_finished(), connection.peer_left);
+                self.by_addr.retain(|_, slot| *slot != at);
+                if finished {
+                    self.close(at);
+                    self.tell_goodbye(peer);
+                } else {
+                    self.dirty.insert(at);
+                    self.lost(peer, left);
+                }
+            }
+            _ => self.end(at, &io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
+        }
+    }
+
+    pub(super) fn close(&mut self, at: usize) -> Option<Connection> {
+        let connection = self.slots[at].connection.take()?;
+        self.free.push(at);
+        self.by_addr.retain(|_, slot| *slot != at);
+        self.dirty.remove(&at);
+        self.unread.remove(&at);
+        Some(connection)
+    }
+
+    // ----- at the end of a turn -----
+
+    /// Writes what was queued in this turn. `leaving`: every connection is finished once it is written.
+    pub fn flush(&mut self, now: Time, leaving: bool) {
+        for at in std::mem::take(&mut self.dirty) {
+            let Some(connection) = &mut self.slots[at].connection else { continue };
+            if connection.phase == Phase::Connecting {
+                continue;
+            }
+            if let Err(error) = connection.flush(now) {
+                self.end(at, &error);
+                continue;
+            }
+            if connection.is_flushed() {
+                let over = connection.peer_finished || connection.phase == Phase::Refusing;
+                if over || leaving {
+                    connection.finish();
+                }
+                if connection.peer_finished {
+                    self.close(at);
+                }
+            }
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}
+
+fn push_waiting(dialled: &mut Dialled, message: Message, inputs: &mut VecDeque<Input>, addr: SocketAddr) {
+    if dialled.waiting.len() < crate::base::limits::PEER_QUEUE_MESSAGES_MAX {
+        dialled.waiting.push(message);
+    } else {
+        debug!(peer = %addr, "too many messages wait for a connection");
+        let to = Contact::new(Capacity::MAX, addr, crate::base::Incarnation(0));
+        inputs.push_back(Input::Overflow { to, message });
+    }
+}
+
+fn token_of(at: usize, generation: usize) -> Token {
+    Token(FIRST_TOKEN + (at | (generation << SLOT_BITS)))
+}
+
+/// Errors of `accept` that concern the one connection only.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+/// The system's error without its number.
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
+        io::ErrorKind::TimedOut => "it does not answer".to_owned(),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "there is no route to it".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,49 @@
+//! What the driver is told: checked by whoever calls it, see `cli::settings`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::node::Wishes;
+use crate::overlay::Routing;
+
+/// Settings of one node process.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Where peers connect to; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The address that other nodes are told; `None`: the one that was bound.
+    pub advertise: Option<SocketAddr>,
+    /// Where the HTTP interface listens; port 0 lets the system choose.
+    pub http: SocketAddr,
+    /// Whom to join through, `host:port` each; empty to create a ring.
+    pub seeds: Vec<String>,
+    /// What the operator said about the ring's parameters.
+    pub wishes: Wishes,
+    /// After how long a user request is answered in any case.
+    pub request_timeout: Duration,
+    /// After how long a leaver goes even if it still holds slots.
+    pub drain_timeout: Duration,
+    /// Where the node keeps what shall outlive its process; `None`: nowhere.
+    pub data_dir: Option<PathBuf>,
+    /// Where lookups go.
+    pub routing: Routing,
+    /// Stop as on SIGTERM when standard input ends: a child dies with whoever started it.
+    pub stop_with_stdin: bool,
+}
+
+/// Why a node process ended other than in order. The text is one line for the operator that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunError {
+    /// For the operator.
+    pub message: String,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for RunError {}

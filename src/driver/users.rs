@@ -1,0 +1,99 @@
+//! Users' requests on their way from the HTTP threads to the loop and back.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use mio::Waker;
+
+use super::clock;
+use super::http::{BodyLimit, HttpFront, HttpHandle, Responder, Ticket};
+use crate::data::http::{Asked, HttpRequest, Limits, Shape, parse, problem};
+use crate::data::{UserReply, UserRequest};
+
+/// The HTTP front, as the loop sees it.
+pub(super) struct Users {
+    http: HttpHandle,
+    responder: Responder,
+    asked: Receiver<(Ticket, Asked)>,
+    shapes: BTreeMap<Ticket, Shape>,
+    body_limit: BodyLimit,
+}
+
+/// Requests between the HTTP threads and the loop. Each private connection has one request in flight, so it is never
+/// full in order.
+const CHANNEL_MAX: usize = 1_024;
+
+impl Users {
+    /// Starts serving. Requests that are understood wake the loop; the others are answered where they are.
+    pub fn start(front: HttpFront, body_limit: BodyLimit, waker: Arc<Waker>) -> io::Result<Self> {
+        let (sender, asked) = crossbeam_channel::bounded(CHANNEL_MAX);
+        let limit = body_limit.clone();
+        let http = front.start(move |ticket, request, responder| {
+            deliver(ticket, request, &limit, &sender, responder, &waker);
+        })?;
+        let responder = http.responder();
+        Ok(Self { http, responder, asked, shapes: BTreeMap::new(), body_limit })
+    }
+
+    /// The ring's limit is known.
+    pub fn limit_values(&self, bytes: usize) {
+        self.body_limit.lower_to(bytes);
+    }
+
+    /// The next request.
+    pub fn next(&mut self) -> Option<(Ticket, UserRequest)> {
+        let (ticket, Asked { request, shape }) = self.asked.try_recv().ok()?;
+        self.shapes.insert(ticket, shape);
+        Some((ticket, request))
+    }
+
+    /// Answers one.
+    pub fn answer(&mut self, ticket: Ticket, reply: UserReply) {
+        if let Some(shape) = self.shapes.remove(&ticket) {
+            self.responder.answer(ticket, shape.render(reply, clock::wall()));
+        }
+    }
+
+    /// Takes no more requests; those in progress have so long to be answered.
+    pub fn begin_stop(&self, grace: Duration) {
+        self.http.begin_stop(grace);
+    }
+
+    /// Whether the last answer has left.
+    pub fn is_quiet(&self) -> bool {
+        self.http.is_quiet()
+    }
+
+    /// Ends the threads.
+    pub fn stop(self) {
+        self.http.stop(Duration::ZERO);
+    }
+}
+
+fn deliver(
+    ticket: Ticket,
+    request: HttpRequest,
+    limit: &BodyLimit,
+    sender: &Sender<(Ticket, Asked)>,
+    responder: &Responder,
+    waker: &Waker,
+) {
+    let limits = Limits { value_bytes_max: limit.get() };
+    let asked = match parse(request, &limits) {
+        Ok(asked) => asked,
+        Err(response) => return responder.answer(ticket, response),
+    };
+    match sender.try_send((ticket, asked)) {
+        Ok(()) => {
+            // It fails only once the loop is gone, and then the answer's time-out speaks.
+            let _ = waker.wake();
+        }
+        Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+            let busy = problem(503, "overloaded", "this node has too many requests in progress; try again");
+            responder.answer(ticket, busy.with("Retry-After", "1"));
+        }
+    }
+}

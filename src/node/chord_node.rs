@@ -1,0 +1,583 @@
+//! The node itself: what goes in, what comes out, and the dispatch between.
+//!
+//! Order of calls: [`ChordNode::handle_input`] or [`ChordNode::handle_timeout`], then [`ChordNode::poll_output`] until
+//! it gives nothing, then sleep until [`ChordNode::poll_timeout`] at the latest. It reads no clock, draws no randomness
+//! beyond its seed and opens nothing.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::io::{Event, Input, NodeConfig, Output, Stop};
+use super::kv::KvTask;
+use super::list::ListTask;
+use super::message::{Call, KvReply, Message, NodeInfo, Reply};
+use super::params::RingParams;
+use super::seek::Seeker;
+use super::task::{Kind, Tasks, Wake};
+use super::trace::TraceTask;
+use super::walk::WalkTask;
+use crate::base::{Contact, Id, Incarnation, Now, Rng, Span, Time, Timers};
+use crate::data::{Check, Failure, KeySpace, Store, UserReply, UserRequest};
+use crate::overlay::{Answer, Effect, JoinFailed, LookupFailed, Overlay, OverlayConfig, Standing};
+use crate::replication::holdings::MAINTAIN_INTERVAL;
+use crate::replication::{Execution, Holdings, HoldingsEffect, Neighbourhood, View, runs_of};
+
+/// A node. See the module for the order of calls.
+#[derive(Debug)]
+pub struct ChordNode<S> {
+    pub(super) config: NodeConfig,
+    pub(super) rng: Rng,
+    pub(super) inside: Option<Inside<S>>,
+    pub(super) seeker: Seeker,
+    pub(super) tasks: Tasks,
+    pub(super) timers: Timers<NodeTimer>,
+    pub(super) outputs: VecDeque<Output>,
+    make_store: fn(KeySpace) -> S,
+    started: Time,
+    // Both clocks at the latest input.
+    clocks: Now,
+    leaving: bool,
+    // Nobody else was in the ring when this node left it.
+    last_one: bool,
+    // Who said goodbye last.
+    departed: Option<Incarnation>,
+    moved: Moved,
+}
+
+/// What exists once the ring is known.
+#[derive(Debug)]
+pub(super) struct Inside<S> {
+    pub params: RingParams,
+    pub overlay: Overlay,
+    pub holdings: Holdings,
+    pub store: S,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum NodeTimer {
+    /// Dial the seeds (again).
+    Seek,
+    /// Look after the slots.
+    Maintain,
+    /// A record expires.
+    Expire,
+    /// Write down who is in the ring.
+    Remember,
+    /// Look whether a seed is in another ring.
+    Seeds,
+    /// Leaving has taken too long.
+    Drain,
+    /// A request's pause, or its time, is over.
+    Task(u64),
+}
+
+#[derive(Debug, Default)]
+struct Moved {
+    took: usize,
+    gave: usize,
+    claimed: usize,
+}
+
+/// Expired records removed in one go.
+const EXPIRED_BATCH: usize = 256;
+/// The longest wait for an expiry: wall clocks jump.
+const EXPIRY_WAIT_MAX: Span = Span::secs(60);
+
+impl<S: Store> ChordNode<S> {
+    /// A node that has not started. `make_store` is called once the ring's parameters are known; `seed` is the source
+    /// of all its randomness.
+    pub fn new(config: NodeConfig, make_store: fn(KeySpace) -> S, seed: u64) -> Self {
+        Self {
+            config,
+            rng: Rng::new(seed),
+            inside: None,
+            seeker: Seeker::default(),
+            tasks: Tasks::default(),
+            timers: Timers::new(),
+            outputs: VecDeque::new(),
+            make_store,
+            started: Time::default(),
+            clocks: Now::default(),
+            leaving: false,
+            last_one: false,
+            departed: None,
+            moved: Moved::default(),
+        }
+    }
+
+    /// The ring's parameters, once known.
+    pub fn params(&self) -> Option<&RingParams> {
+        self.inside.as_ref().map(|inside| &inside.params)
+    }
+
+    /// The overlay, once there is one.
+    pub fn overlay(&self) -> Option<&Overlay> {
+        self.inside.as_ref().map(|inside| &inside.overlay)
+    }
+
+    /// The slots, once there are any.
+    pub fn holdings(&self) -> Option<&Holdings> {
+        self.inside.as_ref().map(|inside| &inside.holdings)
+    }
+
+    /// The store, once there is one.
+    pub fn store(&self) -> Option<&S> {
+        self.inside.as_ref().map(|inside| &inside.store)
+    }
+
+    /// When [`ChordNode::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let overlay = self.inside.as_ref().and_then(|inside| inside.overlay.poll_timeout());
+        self.timers.next().into_iter().chain(overlay).min()
+    }
+
+    /// The next output, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Something happened.
+    pub fn handle_input(&mut self, now: Now, input: Input) {
+        self.look_at_clocks(now);
+        match input {
+            Input::Start => {
+                self.started = now.mono;
+                self.start_seeking(now);
+            }
+            Input::Message { from, message } => self.on_message(now, from, message),
+            Input::Session { peer, params, seed } => self.on_session(now, peer, params, seed.is_some()),
+            Input::SeedFailed { seed, reason, fatal } => self.on_seed_failed(now, seed, reason, fatal),
+            Input::Unreachable { addr, refused, undelivered } => self.on_unreachable(now, addr, refused, undelivered),
+            // Whatever is not asked for a user is said again in time.
+            Input::Overflow { message: Message::Call { request, .. }, .. } => self.on_undelivered(now, request),
+            Input::Overflow { .. } => {}
+            Input::Goodbye(peer) => self.on_goodbye(now, peer),
+            Input::User { token, request } => self.on_user(now, token, request),
+            Input::Leave => self.leave(now),
+            Input::Lookup { ticket, target } => match &mut self.inside {
+                Some(inside) => inside.overlay.lookup(now.mono, TOOL_TICKETS | ticket, target),
+                None => self.outputs.push_back(Output::LookedUp { ticket, result: Err(LookupFailed) }),
+            },
+        }
+        self.settle(now);
+    }
+
+    /// Runs whatever is due. Afterwards [`ChordNode::poll_timeout`] is later than `now`.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.look_at_clocks(now);
+        if let Some(inside) = &mut self.inside {
+            inside.overlay.handle_timeout(now.mono);
+        }
+        while let Some(timer) = self.timers.pop_due(now.mono) {
+            match timer {
+                NodeTimer::Seek => self.seek(now),
+                NodeTimer::Maintain => self.maintain(now),
+                NodeTimer::Expire => self.collect_expired(now),
+                NodeTimer::Remember => self.remember(),
+                NodeTimer::Seeds => self.look_for_seeds(now),
+                NodeTimer::Drain => {
+                    let keys = self.inside.as_ref().map_or(0, |inside| inside.store.usage().keys);
+                    self.outputs.push_back(Output::Stop(Stop::DrainTimeout { keys }));
+                }
+                NodeTimer::Task(id) => self.task_due(now, id),
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Between two inputs both clocks go on by the same time, unless the machine slept or a clock was set.
+    fn look_at_clocks(&mut self, now: Now) {
+        let before = std::mem::replace(&mut self.clocks, now);
+        let mono = now.mono.since(before.mono).as_millis();
+        let wall = now.wall.0.wrapping_sub(before.wall.0).cast_signed();
+        let jump = wall.saturating_sub_unsigned(mono).unsigned_abs();
+        if before != Now::default()
+            && jump > CLOCK_JUMP.as_millis()
+            && let Some(inside) = &mut self.inside
+        {
+            inside.overlay.handle_jump(now.mono);
+        }
+    }
+
+    // ----- peers -----
+
+    fn on_message(&mut self, now: Now, from: Contact, message: Message) {
+        let Some(inside) = &mut self.inside else { return };
+        match message {
+            Message::Ring(message) => inside.overlay.handle_message(now.mono, from, message),
+            Message::Holding(message) => {
+                if inside.overlay.handle_alive(now.mono, from) {
+                    let Inside { overlay, holdings, store, .. } = inside;
+                    with_neighbourhood(overlay, |around| {
+                        holdings.handle_message(now.mono, from, message, around, store);
+                    });
+                }
+            }
+            Message::Call { request, call } => {
+                if inside.overlay.handle_alive(now.mono, from) {
+                    let reply = self.serve_call(now, call);
+                    if let Some(reply) = reply {
+                        self.outputs.push_back(Output::Send { to: from, message: Message::Reply { request, reply } });
+                    }
+                }
+            }
+            Message::Reply { request, reply } => {
+                if inside.overlay.handle_alive(now.mono, from) {
+                    self.on_reply(now, from, request, reply);
+                }
+            }
+        }
+    }
+
+    /// What a peer asks for one of its users.
+    fn serve_call(&mut self, now: Now, call: Call) -> Option<Reply> {
+        let info = matches!(call, Call::Info).then(|| self.info(now)).flatten();
+        let inside = self.inside.as_mut()?;
+        Some(match call {
+            Call::Kv { key, command } => {
+                let place = inside.params.space.place(key);
+                Reply::Kv(match inside.execute(now, &place, &command) {
+                    Execution::Done(outcome) => KvReply::Done(outcome),
+                    Execution::Busy => KvReply::Busy,
+                    Execution::Elsewhere(view) => KvReply::Elsewhere(view),
+                })
+            }
+            Call::List(query) => {
+                let page = inside.store.list(&query, now.wall, &|slot| inside.holdings.serves(slot));
+                Reply::List { served: inside.served(), page }
+            }
+            Call::Holder(slot) => Reply::Holder(inside.holdings.view(slot).cloned()),
+            Call::Info => Reply::Info(Box::new(info?)),
+        })
+    }
+
+    fn on_unreachable(&mut self, now: Now, addr: SocketAddr, refused: bool, undelivered: Vec<Message>) {
+        for message in undelivered {
+            if let Message::Call { request, .. } = message {
+                self.on_undelivered(now, request);
+            }
+        }
+        let Some(inside) = &mut self.inside else { return };
+        let id = Contact::id_of(inside.params.space.capacity(), addr);
+        let peer = inside.overlay.contact_at(id);
+        inside.overlay.handle_unreachable(now.mono, addr, refused);
+        if let Some(peer) = peer {
+            self.lose_calls_to(now, peer.incarnation);
+        }
+    }
+
+    fn on_goodbye(&mut self, now: Now, peer: Contact) {
+        let Some(inside) = &mut self.inside else { return };
+        inside.overlay.bury(now.mono, peer);
+        self.departed = Some(peer.incarnation);
+        self.outputs.push_back(Output::Event(Event::Departed(peer)));
+        self.return_calls_to(now, peer.incarnation);
+    }
+
+    // ----- users -----
+
+    fn on_user(&mut self, now: Now, token: u64, request: UserRequest) {
+        let reply = match request {
+            UserRequest::Livez => UserReply::Health(vec![Check { name: "loop", failed: None }]),
+            UserRequest::Readyz => UserReply::Health(self.readiness()),
+            UserRequest::Leave => {
+                self.leave(now);
+                UserReply::Leaving
+            }
+            request => match self.task_for(now, request) {
+                Ok(kind) => {
+                    self.start_task(now, token, kind);
+                    return;
+                }
+                Err(reply) => reply,
+            },
+        };
+        self.outputs.push_back(Output::Reply { token, reply });
+    }
+
+    fn task_for(&mut self, now: Now, request: UserRequest) -> Result<Kind, UserReply> {
+        let Some(inside) = &self.inside else {
+            let detail = "this node has not joined a ring yet; /readyz says what it waits for".to_owned();
+            return Err(UserReply::Failed(Failure::NotServing(detail)));
+        };
+        let params = inside.params;
+        match request {
+            UserRequest::Kv { key, command } => {
+                KvTask::new(params.space.place(key), command, params.value_bytes_max).map(Kind::Kv)
+            }
+            UserRequest::List(query) => Ok(Kind::List(ListTask::new(query))),
+            UserRequest::Lookup(key) => Ok(Kind::Trace(TraceTask::new(params.space.place(key), now.mono))),
+            UserRequest::Ring => Ok(Kind::Walk(WalkTask::default())),
+            UserRequest::Node => Err(self.node_report(now)),
+            UserRequest::Leave | UserRequest::Livez | UserRequest::Readyz => Err(UserReply::Leaving),
+        }
+    }
+
+    fn readiness(&self) -> Vec<Check> {
+        let ring = match self.inside.as_ref().map(|inside| inside.overlay.standing()) {
+            Some(Standing::Member) => None,
+            Some(Standing::Leaving | Standing::Left) => Some("this node is leaving the ring".to_owned()),
+            Some(Standing::Orphan) => Some("every neighbour is lost; joining again".to_owned()),
+            _ => Some(format!("not joined yet; trying {}", self.config.seeds.join(", "))),
+        };
+        let to_take = self.inside.as_ref().map_or(0, |inside| inside.holdings.settled().to_take);
+        let slots = (to_take > 0).then(|| format!("{to_take} slots are still on their way to this node"));
+        let busy = self.tasks_running() >= crate::base::limits::REQUESTS_MAX;
+        let load = busy.then(|| "too many requests are in progress".to_owned());
+        [("ring", ring), ("slots", slots), ("load", load)].map(|(name, failed)| Check { name, failed }).into()
+    }
+
+    pub(super) fn info(&self, now: Now) -> Option<NodeInfo> {
+        let inside = self.inside.as_ref()?;
+        let usage = inside.store.usage();
+        Some(NodeInfo {
+            contact: inside.overlay.me(),
+            http: self.config.http,
+            standing: inside.overlay.standing(),
+            predecessor: inside.overlay.predecessor(),
+            successors: inside.overlay.successors().to_vec(),
+            slots: u32::try_from(inside.holdings.held()).unwrap_or(u32::MAX),
+            keys: usage.keys,
+            bytes: usage.bytes,
+            uptime_ms: now.mono.since(self.started).as_millis(),
+            version: Arc::clone(&self.config.version),
+        })
+    }
+
+    // ----- coming and going -----
+
+    /// The ring is known: sets up what depends on its parameters.
+    pub(super) fn enter(&mut self, params: RingParams) -> &mut Inside<S> {
+        let space = params.space;
+        let me = Contact::new(space.capacity(), self.config.addr, self.config.incarnation);
+        let config =
+            OverlayConfig { capacity: space.capacity(), successors: params.successors, ..self.config.overlay.clone() };
+        let overlay = Overlay::new(me, config, Rng::new(self.rng.next_u64()));
+        let holdings = Holdings::new(me, space);
+        self.inside.insert(Inside { params, overlay, holdings, store: (self.make_store)(space) })
+    }
+
+    fn leave(&mut self, now: Now) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        self.timers.set(NodeTimer::Drain, now.mono + self.config.drain_timeout);
+        self.outputs.push_back(Output::Event(Event::Leaving));
+        match &mut self.inside {
+            Some(inside) => {
+                inside.overlay.begin_leaving();
+                self.maintain(now);
+            }
+            None => self.outputs.push_back(Output::Stop(Stop::Left)),
+        }
+    }
+
+    // ----- slots -----
+
+    pub(super) fn maintain(&mut self, now: Now) {
+        let Some(inside) = &mut self.inside else { return };
+        let Inside { overlay, holdings, store, .. } = inside;
+        if overlay.standing().is_member() {
+            with_neighbourhood(overlay, |around| holdings.maintain(now.mono, around, store));
+            if !holdings.is_at_rest() || self.leaving {
+                self.timers.set(NodeTimer::Maintain, now.mono + MAINTAIN_INTERVAL);
+            }
+        }
+        self.tell_moved();
+    }
+
+    fn tell_moved(&mut self) {
+        let at_rest = self.inside.as_ref().is_none_or(|inside| inside.holdings.is_at_rest());
+        let Moved { took, gave, claimed } = self.moved;
+        if took + gave + claimed > 0 && (at_rest || self.leaving) {
+            self.moved = Moved::default();
+            self.outputs.push_back(Output::Event(Event::Slots { took, gave, claimed }));
+        }
+    }
+
+    fn collect_expired(&mut self, now: Now) {
+        if let Some(Inside { holdings, store, .. }) = &mut self.inside
+            && holdings.collect_expired(now, EXPIRED_BATCH, store) == EXPIRED_BATCH
+        {
+            self.timers.set(NodeTimer::Expire, now.mono + Span::millis(1));
+        }
+    }
+
+    fn arm_expiry(&mut self, now: Now) {
+        let Some(at) = self.inside.as_ref().and_then(|inside| inside.store.next_expiry()) else { return };
+        let wait = Span::millis(at.0.saturating_sub(now.wall.0).max(1)).min(EXPIRY_WAIT_MAX);
+        self.timers.set_no_later(NodeTimer::Expire, now.mono + wait);
+    }
+
+    // ----- effects -----
+
+    /// Carries out what the parts want of each other, until nothing is left.
+    fn settle(&mut self, now: Now) {
+        while let Some(inside) = &mut self.inside {
+            if let Some(effect) = inside.overlay.poll_effect() {
+                self.on_effect(now, effect);
+            } else if let Some(effect) = inside.holdings.poll_effect() {
+                self.on_holdings_effect(now, effect);
+            } else {
+                break;
+            }
+        }
+        self.arm_expiry(now);
+        self.depart_if_drained(now);
+    }
+
+    fn depart_if_drained(&mut self, now: Now) {
+        let Some(inside) = &mut self.inside else { return };
+        if self.leaving && inside.overlay.standing() == Standing::Leaving {
+            if inside.holdings.is_stranded(now.mono) {
+                let keys = inside.store.usage().keys;
+                self.outputs.push_back(Output::Stop(Stop::Stranded { keys }));
+                return;
+            }
+            let drained = inside.holdings.is_drained() || inside.overlay.is_alone();
+            if drained && !inside.overlay.is_departing() {
+                self.last_one = inside.overlay.is_alone();
+                inside.overlay.depart(now.mono);
+                self.settle(now);
+            }
+        }
+    }
+
+    fn on_effect(&mut self, now: Now, effect: Effect) {
+        match effect {
+            Effect::Send { to, message } => {
+                self.outputs.push_back(Output::Send { to, message: Message::Ring(message) });
+            }
+            Effect::Joined => self.on_joined(now),
+            Effect::JoinFailed(JoinFailed::Silent) => self.seek_later(now),
+            Effect::JoinFailed(JoinFailed::DuplicateId(other)) => {
+                let text = format!(
+                    "the id of this node is already that of {}: choose another --advertise address or port, or a ring \
+                     with a larger --capacity",
+                    other.addr
+                );
+                self.outputs.push_back(Output::Stop(Stop::Fatal(text)));
+            }
+            Effect::Orphaned => self.on_orphaned(now),
+            Effect::Left => self.on_left(),
+            Effect::NeighboursChanged => {
+                self.remember_soon(now);
+                self.maintain(now);
+            }
+            Effect::LookupDone { ticket, result } => self.on_lookup_done(now, ticket, result),
+            Effect::StepDone { ticket, step } => self.wake(now, ticket, Wake::Stepped(step)),
+            Effect::Gone(contact) => {
+                // Whoever said goodbye was told of already.
+                if self.departed != Some(contact.incarnation) {
+                    self.outputs.push_back(Output::Event(Event::Gone(contact)));
+                }
+                self.lose_calls_to(now, contact.incarnation);
+                self.maintain(now);
+            }
+        }
+    }
+
+    /// The overlay is out of the ring. Unless this node was the last one, its slots should have gone before it.
+    fn on_left(&mut self) {
+        let keys = match &self.inside {
+            Some(inside) if !self.last_one && inside.holdings.held() > 0 => inside.store.usage().keys,
+            _ => 0,
+        };
+        let stop = if keys > 0 { Stop::Stranded { keys } } else { Stop::Left };
+        self.outputs.push_back(Output::Stop(stop));
+    }
+
+    fn on_lookup_done(&mut self, now: Now, ticket: u64, result: Result<Answer, LookupFailed>) {
+        if ticket & TOOL_TICKETS != 0 {
+            self.outputs.push_back(Output::LookedUp { ticket: ticket & !TOOL_TICKETS, result });
+            return;
+        }
+        if ticket != OWNER_TICKET {
+            self.wake(now, ticket, Wake::Found(result));
+            return;
+        }
+        if let (Ok(answer), Some(Inside { overlay, holdings, .. })) = (result, &mut self.inside) {
+            with_neighbourhood(overlay, |around| holdings.owner_found(now.mono, answer.before, answer.owner, around));
+        }
+    }
+
+    fn on_holdings_effect(&mut self, now: Now, effect: HoldingsEffect) {
+        match effect {
+            HoldingsEffect::Send { to, message } => {
+                self.outputs.push_back(Output::Send { to, message: Message::Holding(message) });
+            }
+            HoldingsEffect::FindOwner(slot) => {
+                if let Some(inside) = &mut self.inside {
+                    inside.overlay.lookup(now.mono, OWNER_TICKET, inside.params.space.last_id(slot));
+                }
+            }
+            HoldingsEffect::Probe(holder) => {
+                if let Some(inside) = &mut self.inside {
+                    inside.overlay.probe(now.mono, holder);
+                }
+            }
+            HoldingsEffect::Took(_) => self.moved.took += 1,
+            HoldingsEffect::Claimed(_) => self.moved.claimed += 1,
+            HoldingsEffect::Gave(_) => self.moved.gave += 1,
+        }
+        // The next round may find that all is at rest, and says so.
+        self.timers.set_no_later(NodeTimer::Maintain, now.mono + MAINTAIN_INTERVAL);
+    }
+
+    /// Panics if the node's parts break their rules; for tests and the simulator.
+    pub fn check_invariants(&self) {
+        if let Some(inside) = &self.inside {
+            inside.overlay.check_invariants();
+        }
+        assert!(self.outputs.is_empty(), "outputs were not drained");
+    }
+}
+
+/// The ticket of lookups for the holdings; tasks count from 1.
+const OWNER_TICKET: u64 = 0;
+/// Marks the tickets of tools.
+const TOOL_TICKETS: u64 = 1 << 63;
+/// The wall clock has been set, or the machine slept, if it goes on by so much more or less than the monotonic one.
+const CLOCK_JUMP: Span = Span::secs(1);
+
+impl<S: Store> Inside<S> {
+    /// Runs a command if this node holds the slot and is in the ring.
+    pub fn execute(&mut self, now: Now, place: &crate::data::Place, command: &crate::data::Command) -> Execution {
+        if self.overlay.standing().is_member() {
+            self.holdings.execute(now, place, command, &mut self.store)
+        } else {
+            // A leaver still knows whom it gave the slot to.
+            let me = self.overlay.me().incarnation;
+            let others = |view: &&View| view.primary().is_some_and(|primary| primary.incarnation != me);
+            Execution::Elsewhere(self.holdings.view(place.slot).filter(others).cloned())
+        }
+    }
+
+    /// The slots that this node answers for, with their epochs.
+    pub fn served(&self) -> Vec<(crate::replication::SlotRun, u64)> {
+        if !self.overlay.standing().is_member() {
+            return Vec::new();
+        }
+        let epoch = |slot| self.holdings.view(slot).map_or(0, |view| view.epoch);
+        runs_of(self.holdings.serving().map(|slot| (slot, epoch(slot))))
+    }
+
+    /// The id whose successor owns this slot.
+    pub fn owner_target(&self, slot: crate::data::Slot) -> Id {
+        self.params.space.last_id(slot)
+    }
+}
+
+/// Lends the holdings what they need to know of the ring.
+pub(super) fn with_neighbourhood(overlay: &Overlay, run: impl FnOnce(&Neighbourhood<'_>)) {
+    run(&Neighbourhood {
+        predecessor: overlay.predecessor(),
+        alone: overlay.is_alone(),
+        leaving: overlay.standing() == Standing::Leaving,
+        successors: overlay.successors(),
+        is_lost: &|contact| overlay.is_lost(contact),
+        in_doubt: overlay.is_in_doubt(),
+    });
+}

@@ -1,0 +1,186 @@
+//! One page of the keys of the whole ring.
+//!
+//! Every slot has one holder at any time, so a page is right once each slot was covered by somebody who held it when
+//! answering. A slot that changes hands meanwhile is covered by neither or by both: it is asked for again, or its keys
+//! are the same keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::chord_node::{ChordNode, Inside};
+use super::message::{Call, Reply};
+use super::task::{Next, Wake};
+use crate::base::{Contact, Incarnation, Now, Span};
+use crate::data::{Failure, Item, Key, ListQuery, Page, Slot, Store, UserReply};
+use crate::replication::View;
+
+/// A listing in progress.
+#[derive(Debug)]
+pub(super) struct ListTask {
+    query: ListQuery,
+    covered: BTreeSet<Slot>,
+    items: BTreeMap<Key, Item>,
+    more: bool,
+    asking: BTreeMap<u64, Contact>,
+    // Asked in this round; asked again only after a pause.
+    asked: BTreeSet<Incarnation>,
+    looking: Option<Slot>,
+}
+
+/// Nodes asked at the same time.
+const ASKED_MAX: usize = 32;
+/// Between rounds, while slots are on their way.
+const ROUND_PAUSE: Span = Span::millis(20);
+/// Silence after which a node is asked again.
+const ASK_AGAIN: Span = Span::secs(1);
+
+impl ListTask {
+    pub fn new(query: ListQuery) -> Self {
+        Self {
+            query,
+            covered: BTreeSet::new(),
+            items: BTreeMap::new(),
+            more: false,
+            asking: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            looking: None,
+        }
+    }
+
+    pub fn timed_out(&self) -> Failure {
+        let silent: Vec<String> = self.asking.values().map(|contact| contact.addr.to_string()).collect();
+        Failure::Unavailable(if silent.is_empty() {
+            "some keys have no holder that was found in time".to_owned()
+        } else {
+            format!("no answer from {}", silent.join(", "))
+        })
+    }
+
+    fn add(&mut self, page: Page) {
+        self.more |= page.more;
+        for item in page.items {
+            let newer = self.items.get(&item.key).is_none_or(|known| item.version > known.version);
+            if newer {
+                self.items.insert(item.key.clone(), item);
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Page {
+        let all = std::mem::take(&mut self.items);
+        let more = self.more || all.len() > self.query.limit;
+        Page { items: all.into_values().take(self.query.limit).collect(), more }
+    }
+}
+
+impl<S: Store> ChordNode<S> {
+    pub(super) fn run_list(&mut self, now: Now, id: u64, list: &mut ListTask, wake: Wake) -> Next {
+        match wake {
+            Wake::Go => {
+                for request in std::mem::take(&mut list.asking).into_keys() {
+                    self.drop_call(request);
+                }
+                list.asked.clear();
+                list.looking = None;
+            }
+            Wake::Reply { request, from, reply } => {
+                list.asking.remove(&request);
+                match reply {
+                    Reply::List { served, page } => {
+                        list.looking = None;
+                        self.cover(list, from, &served, page);
+                        // What it was thought to hold and did not answer for, others must be asked about: it does not
+                        // say who, and would be asked again for ever.
+                        self.forget_views_of(list, from);
+                    }
+                    Reply::Holder(view) => {
+                        let learnt = list.looking.take().zip(view).zip(self.inside.as_mut());
+                        if let Some(((slot, view), inside)) = learnt {
+                            inside.holdings.learn(slot, view);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Wake::Undelivered { request, to } | Wake::Lost { request, to } => {
+                list.asking.remove(&request);
+                self.forget_views_of(list, to);
+            }
+            Wake::Found(Ok(answer)) => {
+                let me = self.inside.as_ref().map(|inside| inside.overlay.me());
+                match list.looking {
+                    // It owns more slots than the one that was looked for, and most likely holds them.
+                    Some(_) if Some(answer.owner) != me && list.asked.insert(answer.owner.incarnation) => {
+                        let request = self.call(id, answer.owner, Call::List(list.query.clone()));
+                        list.asking.insert(request, answer.owner);
+                    }
+                    Some(slot) if Some(answer.owner) != me => {
+                        let request = self.call(id, answer.owner, Call::Holder(slot));
+                        list.asking.insert(request, answer.owner);
+                    }
+                    // It should be here soon, or is here by now.
+                    _ => return self.pause(ROUND_PAUSE),
+                }
+            }
+            Wake::Found(Err(_)) => list.looking = None,
+            Wake::Stepped(_) => {}
+        }
+        self.list_on(now, id, list)
+    }
+
+    fn list_on(&mut self, now: Now, id: u64, list: &mut ListTask) -> Next {
+        let Some(inside) = &self.inside else { return Next::Pause(ROUND_PAUSE) };
+        let me = inside.overlay.me();
+        if !list.asked.contains(&me.incarnation) {
+            list.asked.insert(me.incarnation);
+            let page = inside.store.list(&list.query, now.wall, &|slot| inside.holdings.serves(slot));
+            let served = inside.served();
+            self.cover(list, me, &served, page);
+        }
+        let Some(inside) = &mut self.inside else { return Next::Pause(ROUND_PAUSE) };
+        let absent: Vec<Slot> = inside.params.space.all_slots().filter(|slot| !list.covered.contains(slot)).collect();
+        if absent.is_empty() {
+            return Next::Done(UserReply::Page(list.finish()));
+        }
+        let mut unknown = None;
+        let mut holders = BTreeSet::new();
+        for slot in absent {
+            match inside.holdings.view(slot).and_then(View::primary).filter(|c| !inside.overlay.is_gone(c)) {
+                Some(holder) if holder.incarnation != me.incarnation => {
+                    holders.insert(holder);
+                }
+                _ => unknown = unknown.or(Some(slot)),
+            }
+        }
+        if let (Some(slot), None, true) = (unknown, list.looking, inside.overlay.standing().is_member()) {
+            list.looking = Some(slot);
+            inside.overlay.lookup(now.mono, id, inside.owner_target(slot));
+        }
+        for holder in holders {
+            if list.asking.len() < ASKED_MAX && list.asked.insert(holder.incarnation) {
+                let request = self.call(id, holder, Call::List(list.query.clone()));
+                list.asking.insert(request, holder);
+            }
+        }
+        if list.asking.is_empty() && list.looking.is_none() { self.pause(ROUND_PAUSE) } else { Next::Pause(ASK_AGAIN) }
+    }
+
+    fn cover(&mut self, list: &mut ListTask, from: Contact, served: &[(crate::replication::SlotRun, u64)], page: Page) {
+        let Some(Inside { params, holdings, .. }) = &mut self.inside else { return };
+        for (run, epoch) in served {
+            for slot in run.slots(params.space) {
+                list.covered.insert(slot);
+                holdings.learn(slot, View::of_one(*epoch, from));
+            }
+        }
+        list.add(page);
+    }
+
+    fn forget_views_of(&mut self, list: &ListTask, holder: Contact) {
+        let Some(Inside { params, holdings, .. }) = &mut self.inside else { return };
+        for slot in params.space.all_slots().filter(|slot| !list.covered.contains(slot)) {
+            if holdings.view(slot).and_then(View::primary) == Some(holder) {
+                holdings.forget(slot);
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Everything that one node says to another once the handshake is done.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::Contact;
+use crate::data::{Command, Key, ListQuery, Outcome, Page, Slot};
+use crate::overlay::{RingMessage, Standing};
+use crate::replication::{HoldingMessage, SlotRun, View};
+
+/// A message between two nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Of the ring.
+    Ring(RingMessage),
+    /// Of the slots.
+    Holding(HoldingMessage),
+    /// A question on behalf of a user.
+    Call {
+        /// Chosen by the caller, repeated in the reply.
+        request: u64,
+        /// What is asked.
+        call: Call,
+    },
+    /// The answer to a call.
+    Reply {
+        /// Of the call.
+        request: u64,
+        /// What is said.
+        reply: Reply,
+    },
+}
+
+/// What a node asks another on behalf of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Run this command on this key, if you hold its slot.
+    Kv {
+        /// The key.
+        key: Key,
+        /// The command.
+        command: Command,
+    },
+    /// List the keys of the slots that you hold.
+    List(ListQuery),
+    /// Who holds this slot, as far as you know?
+    Holder(Slot),
+    /// Tell about yourself.
+    Info,
+}
+
+/// The answer to a [`Call`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// To [`Call::Kv`].
+    Kv(KvReply),
+    /// To [`Call::List`].
+    List {
+        /// The slots that the page covers, with their epochs.
+        served: Vec<(SlotRun, u64)>,
+        /// The keys.
+        page: Page,
+    },
+    /// To [`Call::Holder`].
+    Holder(Option<View>),
+    /// To [`Call::Info`].
+    Info(Box<NodeInfo>),
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KvReply {
+    /// It was run.
+    Done(Outcome),
+    /// It was not run: the slot is frozen for a moment.
+    Busy,
+    /// It was not run: somebody else holds the slot.
+    Elsewhere(Option<View>),
+}
+
+/// A node, as it describes itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Who.
+    pub contact: Contact,
+    /// Where its HTTP interface listens.
+    pub http: Option<SocketAddr>,
+    /// How it stands to the ring.
+    pub standing: Standing,
+    /// Its predecessor.
+    pub predecessor: Option<Contact>,
+    /// Its successor list.
+    pub successors: Vec<Contact>,
+    /// Slots that it holds.
+    pub slots: u32,
+    /// Keys that it stores.
+    pub keys: u64,
+    /// Bytes of keys, values and content types.
+    pub bytes: u64,
+    /// Since its start.
+    pub uptime_ms: u64,
+    /// Of the program.
+    pub version: Arc<str>,
+}
+
+/// Which queue a message waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Small and urgent: without it the ring falls apart.
+    Maintenance,
+    /// For users.
+    Request,
+    /// Large and patient.
+    Bulk,
+}
+
+impl Message {
+    /// The queue that this message waits in.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Holding(HoldingMessage::Chunk { .. }) => Lane::Bulk,
+            Self::Ring(_) | Self::Holding(_) => Lane::Maintenance,
+            Self::Call { .. } | Self::Reply { .. } => Lane::Request,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! ChordNode: Data, Overlay and the holdings joined into one state machine that does no I/O.
+//!
+//! User requests are functions of Data; peer services need both parts, so they are functions of [`ChordNode`]. The same
+//! code runs under the mio driver and in the simulator.
+
+pub mod chord_node;
+pub mod io;
+mod kv;
+mod list;
+pub mod message;
+pub mod params;
+pub mod report;
+mod seek;
+mod task;
+mod trace;
+mod walk;
+
+pub use chord_node::ChordNode;
+pub use io::{Event, Input, Memory, NodeConfig, Output, Stop};
+pub use message::{Call, KvReply, Lane, Message, NodeInfo, Reply};
+pub use params::{RingParams, Wishes};

@@ -1,0 +1,177 @@
+//! The JSON documents of `/v1/ring`, `/v1/node` and `/v1/lookup/{key}`. The command line reads the same types.
+
+use serde::{Deserialize, Serialize};
+
+/// `/v1/ring`: every node that could be reached, in the order of the circle, beginning with the one that was asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RingReport {
+    /// The ring's id.
+    pub ring: String,
+    /// Identifier bits m.
+    pub capacity: u32,
+    /// How many slots the circle is cut into.
+    pub slots: u32,
+    /// Length r of the successor lists.
+    pub successors: usize,
+    /// Copies of each key that the ring was created for.
+    pub replicas: usize,
+    /// The largest value in bytes.
+    pub max_value: usize,
+    /// Whether the nodes form one ordered cycle: each one's successor and predecessor are its neighbours in `nodes`.
+    pub whole: bool,
+    /// Whether every slot is held by exactly one of the nodes.
+    pub settled: bool,
+    /// The nodes.
+    pub nodes: Vec<RingNode>,
+    /// Nodes that others name and that did not answer.
+    pub unreachable: Vec<NodeName>,
+}
+
+/// A node's names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeName {
+    /// Its id in hexadecimal.
+    pub id: String,
+    /// Where peers reach it.
+    pub addr: String,
+}
+
+/// One node of the ring.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RingNode {
+    /// Its id in hexadecimal.
+    pub id: String,
+    /// Where peers reach it.
+    pub addr: String,
+    /// Where users reach it.
+    pub http: Option<String>,
+    /// Who it is, apart from its address.
+    pub incarnation: String,
+    /// `member` or `leaving`.
+    pub standing: String,
+    /// The address of its predecessor.
+    pub predecessor: Option<String>,
+    /// The address of its successor.
+    pub successor: Option<String>,
+    /// The share of the circle that it is the owner of, 0 to 1.
+    pub share: f64,
+    /// Slots that it holds.
+    pub slots: u32,
+    /// Keys that it stores.
+    pub keys: u64,
+    /// Bytes of keys, values and content types.
+    pub bytes: u64,
+    /// Seconds since its start.
+    pub uptime_seconds: u64,
+    /// Of the program.
+    pub version: String,
+}
+
+/// `/v1/node`: the node that was asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Its id in hexadecimal.
+    pub id: String,
+    /// Where peers reach it.
+    pub addr: String,
+    /// Where users reach it.
+    pub http: Option<String>,
+    /// Who it is, apart from its address.
+    pub incarnation: String,
+    /// The ring's id.
+    pub ring: String,
+    /// Identifier bits m.
+    pub capacity: u32,
+    /// `joining`, `member`, `leaving`, `orphan` or `left`.
+    pub standing: String,
+    /// Before it on the circle.
+    pub predecessor: Option<PeerName>,
+    /// After it, nearest first.
+    pub successors: Vec<PeerName>,
+    /// The finger table, runs of equal entries as one.
+    pub fingers: Vec<Finger>,
+    /// Peers that it has heard of.
+    pub contacts: usize,
+    /// What it stores.
+    pub store: StoreReport,
+    /// Seconds since its start.
+    pub uptime_seconds: u64,
+    /// Of the program.
+    pub version: String,
+}
+
+/// A peer as seen from the node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerName {
+    /// Its id in hexadecimal.
+    pub id: String,
+    /// Where peers reach it.
+    pub addr: String,
+    /// The smoothed round-trip time, if measured.
+    pub rtt_us: Option<u64>,
+    /// It does not answer at the moment.
+    pub suspect: bool,
+}
+
+/// A run of the finger table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finger {
+    /// The first finger of the run.
+    pub first: u32,
+    /// The last finger of the run.
+    pub last: u32,
+    /// What they point to.
+    #[serde(flatten)]
+    pub peer: PeerName,
+}
+
+/// What a node stores.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoreReport {
+    /// `memory`.
+    pub kind: String,
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of keys, values and content types.
+    pub bytes: u64,
+    /// Slots that it holds.
+    pub slots: usize,
+    /// Held slots that belong to another node and wait to be handed over.
+    pub slots_to_give: usize,
+    /// Slots that belong to this node and are not here yet.
+    pub slots_to_take: usize,
+}
+
+/// `/v1/lookup/{key}`: where a key lives and how a lookup gets there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TraceReport {
+    /// The key, lossily as text.
+    pub key: String,
+    /// Its id in hexadecimal.
+    pub key_id: String,
+    /// Its slot.
+    pub slot: u32,
+    /// The Chord successor of the slot's last id.
+    pub owner: NodeName,
+    /// The nodes that hold the slot, as far as known here; the first coordinates.
+    pub replicas: Vec<NodeName>,
+    /// The epoch of that view.
+    pub epoch: Option<u64>,
+    /// The nodes that were asked, in order; the first is the node itself.
+    pub hops: Vec<TraceHop>,
+    /// From the first question to the last answer.
+    pub total_us: u64,
+}
+
+/// One hop of a lookup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TraceHop {
+    /// Its id in hexadecimal.
+    pub id: String,
+    /// Where peers reach it.
+    pub addr: String,
+    /// How long it took to answer; 0 for the node itself.
+    pub rtt_us: u64,
+    /// It did not answer and was passed by.
+    pub silent: bool,
+}

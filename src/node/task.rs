@@ -1,0 +1,206 @@
+//! User requests in progress: what each waits for, and by when it must be answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::list::ListTask;
+use super::message::{Call, Message, Reply};
+use super::trace::TraceTask;
+use super::walk::WalkTask;
+use crate::base::limits::REQUESTS_MAX;
+use crate::base::{Contact, Incarnation, Now, Span, Time};
+use crate::data::{Failure, Store, UserReply};
+use crate::node::chord_node::{ChordNode, NodeTimer};
+use crate::node::io::Output;
+use crate::node::kv::KvTask;
+use crate::overlay::{Answer, LookupFailed, Step};
+
+/// Requests in progress.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    running: BTreeMap<u64, Task>,
+    // Calls without a reply: (task, whom); the same by peer and by task.
+    calls: BTreeMap<u64, (u64, Contact)>,
+    calls_to: BTreeSet<(Incarnation, u64)>,
+    calls_of: BTreeSet<(u64, u64)>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Task {
+    // The driver's name for the request.
+    token: u64,
+    deadline: Time,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Kv(KvTask),
+    List(ListTask),
+    Walk(WalkTask),
+    Trace(TraceTask),
+}
+
+/// What a task waited for and has now come.
+#[derive(Debug)]
+pub(super) enum Wake {
+    /// It was just made, or its pause is over.
+    Go,
+    /// The reply to a call.
+    Reply { request: u64, from: Contact, reply: Reply },
+    /// A call was certainly not delivered, or not acted on.
+    Undelivered { request: u64, to: Contact },
+    /// The connection broke while a call was without a reply, or its time is up.
+    Lost { request: u64, to: Contact },
+    /// A lookup has ended.
+    Found(Result<Answer, LookupFailed>),
+    /// A step of an iterative lookup has ended.
+    Stepped(Step),
+}
+
+/// What a task does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Waits for something that it has asked for.
+    Wait,
+    /// Goes on after a pause.
+    Pause(Span),
+    /// Is done.
+    Done(UserReply),
+}
+
+impl<S: Store> ChordNode<S> {
+    pub(super) fn start_task(&mut self, now: Now, token: u64, kind: Kind) {
+        if self.tasks.running.len() >= REQUESTS_MAX {
+            self.answer(token, UserReply::Failed(Failure::Overloaded));
+            return;
+        }
+        self.tasks.next += 1;
+        let id = self.tasks.next;
+        let deadline = now.mono + self.config.request_deadline;
+        self.tasks.running.insert(id, Task { token, deadline, kind });
+        self.wake(now, id, Wake::Go);
+    }
+
+    /// Gives a task what it waited for. Nothing happens if it is over.
+    pub(super) fn wake(&mut self, now: Now, id: u64, wake: Wake) {
+        // Out of the map while it runs: it may use the whole node.
+        let Some(mut task) = self.tasks.running.remove(&id) else { return };
+        let next = match &mut task.kind {
+            Kind::Kv(kv) => self.run_kv(now, id, kv, wake),
+            Kind::List(list) => self.run_list(now, id, list, wake),
+            Kind::Walk(walk) => self.run_walk(now, id, walk, wake),
+            Kind::Trace(trace) => self.run_trace(now, id, trace, wake),
+        };
+        let next = match next {
+            Next::Pause(span) if now.mono + span >= task.deadline => Next::Wait,
+            next => next,
+        };
+        match next {
+            Next::Done(reply) => {
+                self.timers.cancel(NodeTimer::Task(id));
+                self.forget_calls(id);
+                self.answer(task.token, reply);
+                return;
+            }
+            Next::Pause(span) => self.timers.set(NodeTimer::Task(id), now.mono + span),
+            Next::Wait => self.timers.set(NodeTimer::Task(id), task.deadline),
+        }
+        self.tasks.running.insert(id, task);
+    }
+
+    /// A task's pause is over, or its time.
+    pub(super) fn task_due(&mut self, now: Now, id: u64) {
+        let Some(task) = self.tasks.running.get(&id) else { return };
+        if now.mono < task.deadline {
+            self.wake(now, id, Wake::Go);
+            return;
+        }
+        if let Some(task) = self.tasks.running.remove(&id) {
+            let failure = match &task.kind {
+                Kind::Kv(kv) => kv.timed_out(),
+                Kind::List(list) => list.timed_out(),
+                Kind::Walk(_) | Kind::Trace(_) => Failure::Timeout { maybe_applied: false },
+            };
+            self.forget_calls(id);
+            self.answer(task.token, UserReply::Failed(failure));
+        }
+    }
+
+    /// Sends a call for a task. Its reply, or the lack of one, wakes the task.
+    pub(super) fn call(&mut self, task: u64, to: Contact, call: Call) -> u64 {
+        self.tasks.next += 1;
+        let request = self.tasks.next;
+        self.tasks.calls.insert(request, (task, to));
+        self.tasks.calls_to.insert((to.incarnation, request));
+        self.tasks.calls_of.insert((task, request));
+        self.outputs.push_back(Output::Send { to, message: Message::Call { request, call } });
+        request
+    }
+
+    fn take_call(&mut self, request: u64) -> Option<(u64, Contact)> {
+        let (task, to) = self.tasks.calls.remove(&request)?;
+        self.tasks.calls_to.remove(&(to.incarnation, request));
+        self.tasks.calls_of.remove(&(task, request));
+        Some((task, to))
+    }
+
+    fn forget_calls(&mut self, task: u64) {
+        let calls: Vec<_> = self.tasks.calls_of.range((task, 0)..=(task, u64::MAX)).copied().collect();
+        for (_, request) in calls {
+            self.take_call(request);
+        }
+    }
+
+    pub(super) fn on_reply(&mut self, now: Now, from: Contact, request: u64, reply: Reply) {
+        if self.tasks.calls.get(&request).is_none_or(|(_, to)| to.incarnation != from.incarnation) {
+            return;
+        }
+        if let Some((task, _)) = self.take_call(request) {
+            self.wake(now, task, Wake::Reply { request, from, reply });
+        }
+    }
+
+    pub(super) fn on_undelivered(&mut self, now: Now, request: u64) {
+        if let Some((task, to)) = self.take_call(request) {
+            self.wake(now, task, Wake::Undelivered { request, to });
+        }
+    }
+
+    /// Every call to that peer will stay without a reply.
+    pub(super) fn lose_calls_to(&mut self, now: Now, peer: Incarnation) {
+        for request in self.calls_to(peer) {
+            self.lose_call(now, request);
+        }
+    }
+
+    /// That peer said goodbye: what it has not answered it has not done.
+    pub(super) fn return_calls_to(&mut self, now: Now, peer: Incarnation) {
+        for request in self.calls_to(peer) {
+            self.on_undelivered(now, request);
+        }
+    }
+
+    fn calls_to(&self, peer: Incarnation) -> Vec<u64> {
+        self.tasks.calls_to.range((peer, 0)..=(peer, u64::MAX)).map(|(_, request)| *request).collect()
+    }
+
+    /// A task gives up on one call of its own.
+    pub(super) fn drop_call(&mut self, request: u64) {
+        self.take_call(request);
+    }
+
+    fn lose_call(&mut self, now: Now, request: u64) {
+        if let Some((task, to)) = self.take_call(request) {
+            self.wake(now, task, Wake::Lost { request, to });
+        }
+    }
+
+    pub(super) fn tasks_running(&self) -> usize {
+        self.tasks.running.len()
+    }
+
+    fn answer(&mut self, token: u64, reply: UserReply) {
+        self.outputs.push_back(Output::Reply { token, reply });
+    }
+}

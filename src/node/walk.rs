@@ -1,0 +1,201 @@
+//! The whole ring in one report: every node is asked about itself and for its successors, until nobody new is named.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::chord_node::ChordNode;
+use super::message::{Call, NodeInfo, Reply};
+use super::report::{Finger, NodeName, NodeReport, PeerName, RingNode, RingReport, StoreReport};
+use super::task::{Next, Wake};
+use crate::base::{Contact, Id, Incarnation, Now, Span};
+use crate::data::{Failure, Store, UserReply};
+use crate::node::RingParams;
+use crate::overlay::Standing;
+
+/// A walk in progress.
+#[derive(Debug, Default)]
+pub(super) struct WalkTask {
+    infos: BTreeMap<Incarnation, NodeInfo>,
+    named: BTreeSet<Incarnation>,
+    waiting: Vec<Contact>,
+    open: BTreeMap<u64, Contact>,
+    unreachable: Vec<Contact>,
+}
+
+/// Nodes asked at the same time.
+const ASKED_MAX: usize = 64;
+/// Silence after which a node counts as unreachable.
+const SILENCE: Span = Span::secs(2);
+
+impl<S: Store> ChordNode<S> {
+    pub(super) fn run_walk(&mut self, now: Now, id: u64, walk: &mut WalkTask, wake: Wake) -> Next {
+        match wake {
+            Wake::Go if walk.infos.is_empty() => {
+                if let Some(info) = self.info(now) {
+                    walk.add(info);
+                }
+            }
+            // The pause is over: whoever has not answered by now will not.
+            Wake::Go => {
+                for (request, contact) in std::mem::take(&mut walk.open) {
+                    self.drop_call(request);
+                    walk.unreachable.push(contact);
+                }
+            }
+            Wake::Reply { request, reply, .. } => {
+                walk.open.remove(&request);
+                if let Reply::Info(info) = reply {
+                    walk.add(*info);
+                }
+            }
+            Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
+                walk.unreachable.extend(walk.open.remove(&request));
+            }
+            Wake::Found(_) | Wake::Stepped(_) => {}
+        }
+        while walk.open.len() < ASKED_MAX
+            && let Some(contact) = walk.waiting.pop()
+        {
+            walk.open.insert(self.call(id, contact, Call::Info), contact);
+        }
+        if !walk.open.is_empty() {
+            return Next::Pause(SILENCE);
+        }
+        let Some(inside) = &self.inside else { return Next::Wait };
+        let report = walk.report(inside.overlay.me().id, &inside.params);
+        Next::Done(json(&report))
+    }
+
+    /// The report about this node alone.
+    pub(super) fn node_report(&self, now: Now) -> UserReply {
+        let (Some(inside), Some(info)) = (&self.inside, self.info(now)) else {
+            return UserReply::Failed(Failure::NotServing("this node has not joined a ring yet".to_owned()));
+        };
+        let overlay = &inside.overlay;
+        let capacity = inside.params.space.capacity();
+        let name = |contact: &Contact| {
+            let peer = overlay.peer(contact);
+            PeerName {
+                id: capacity.hex(contact.id),
+                addr: contact.addr.to_string(),
+                rtt_us: peer.and_then(|peer| peer.rtt).map(|rtt| rtt.0),
+                suspect: peer.is_some_and(|peer| peer.suspect),
+            }
+        };
+        let runs = overlay.fingers().runs();
+        let ends = runs.iter().skip(1).map(|(first, _)| first - 1).chain([capacity.bits() - 1]);
+        let fingers = runs.iter().zip(ends);
+        let settled = inside.holdings.settled();
+        json(&NodeReport {
+            id: capacity.hex(info.contact.id),
+            addr: info.contact.addr.to_string(),
+            http: info.http.map(|addr| addr.to_string()),
+            incarnation: info.contact.incarnation.to_string(),
+            ring: format!("{:032x}", inside.params.ring),
+            capacity: capacity.bits(),
+            standing: standing_name(info.standing).to_owned(),
+            predecessor: info.predecessor.as_ref().map(name),
+            successors: info.successors.iter().map(name).collect(),
+            fingers: fingers.map(|((first, peer), last)| Finger { first: *first, last, peer: name(peer) }).collect(),
+            contacts: overlay.contacts().count(),
+            store: StoreReport {
+                kind: "memory".to_owned(),
+                keys: info.keys,
+                bytes: info.bytes,
+                slots: inside.holdings.held(),
+                slots_to_give: settled.to_give,
+                slots_to_take: settled.to_take,
+            },
+            uptime_seconds: info.uptime_ms / 1_000,
+            version: info.version.to_string(),
+        })
+    }
+}
+
+impl WalkTask {
+    fn add(&mut self, info: NodeInfo) {
+        self.named.insert(info.contact.incarnation);
+        for contact in info.successors.iter().chain(&info.predecessor) {
+            if self.named.insert(contact.incarnation) {
+                self.waiting.push(*contact);
+            }
+        }
+        self.infos.insert(info.contact.incarnation, info);
+    }
+
+    fn report(&self, first: Id, params: &RingParams) -> RingReport {
+        let capacity = params.space.capacity();
+        let mut nodes: Vec<&NodeInfo> = self.infos.values().filter(|info| info.standing.is_member()).collect();
+        nodes.sort_by_key(|info| capacity.distance(first, info.contact.id));
+        let count = nodes.len();
+        let neighbour = |at: usize| (count > 1).then(|| nodes[at % count].contact);
+        let whole = (0..count).all(|at| {
+            nodes[at].successors.first().copied() == neighbour(at + 1)
+                && nodes[at].predecessor == neighbour(at + count - 1)
+        });
+        let share = |at: usize| match neighbour(at + count - 1) {
+            Some(before) => fraction(capacity.distance(before.id, nodes[at].contact.id), capacity.bits()),
+            None => 1.0,
+        };
+        let slots: u64 = nodes.iter().map(|info| u64::from(info.slots)).sum();
+        let name = |contact: &Contact| NodeName { id: capacity.hex(contact.id), addr: contact.addr.to_string() };
+        RingReport {
+            ring: format!("{:032x}", params.ring),
+            capacity: capacity.bits(),
+            slots: params.space.slots(),
+            successors: params.successors,
+            replicas: params.replicas,
+            max_value: params.value_bytes_max,
+            whole,
+            settled: slots == u64::from(params.space.slots()),
+            nodes: (0..count).map(|at| ring_node(nodes[at], share(at), params)).collect(),
+            unreachable: self.unreachable.iter().map(name).collect(),
+        }
+    }
+}
+
+fn ring_node(info: &NodeInfo, share: f64, params: &RingParams) -> RingNode {
+    let address = |contact: &Contact| contact.addr.to_string();
+    RingNode {
+        id: params.space.capacity().hex(info.contact.id),
+        addr: address(&info.contact),
+        http: info.http.map(|addr| addr.to_string()),
+        incarnation: info.contact.incarnation.to_string(),
+        standing: standing_name(info.standing).to_owned(),
+        predecessor: info.predecessor.as_ref().map(address),
+        successor: info.successors.first().map(address),
+        share,
+        slots: info.slots,
+        keys: info.keys,
+        bytes: info.bytes,
+        uptime_seconds: info.uptime_ms / 1_000,
+        version: info.version.to_string(),
+    }
+}
+
+/// `distance` / 2^m, to the precision of its highest 52 bits.
+fn fraction(distance: Id, m: u32) -> f64 {
+    let bytes = distance.to_bytes();
+    let value = bytes.iter().fold(0.0, |sum, byte| sum * 256.0 + f64::from(*byte));
+    let size = 2.0_f64.powi(i32::try_from(m).unwrap_or(160));
+    // Four digits are plenty for a share, and keep the document short.
+    (value / size * 10_000.0).round() / 10_000.0
+}
+
+fn standing_name(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Joining => "joining",
+        Standing::Member => "member",
+        Standing::Leaving => "leaving",
+        Standing::Orphan => "orphan",
+        Standing::Left => "left",
+    }
+}
+
+/// A document as a reply.
+pub(super) fn json(document: &impl serde::Serialize) -> UserReply {
+    match serde_json::to_vec_pretty(document) {
+        Ok(bytes) => UserReply::Json(bytes),
+        // Only maps with odd keys and failing writers fail; the reports have neither.
+        Err(error) => UserReply::Failed(Failure::Unavailable(error.to_string())),
+    }
+}

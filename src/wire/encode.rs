@@ -1,0 +1,393 @@
+//! Domain messages to bytes.
+
+use std::net::{IpAddr, SocketAddr};
+
+use prost::Message as _;
+
+use super::frame::Packet;
+use super::handshake::{Hello, Refusal, RefusalCode};
+use super::pb;
+use crate::base::{Contact, Id, Span};
+use crate::data::{Command, Condition, Cursor, Item, Outcome, Record, Tag, Version};
+use crate::node::{Call, KvReply, Message, NodeInfo, Reply, RingParams, Wishes};
+use crate::overlay::{Aim, JoinVerdict, NextHop, RingMessage, Standing, Want};
+use crate::replication::{HoldingMessage, SlotRun, View};
+
+/// Appends one frame, prefix and all, to `out`.
+pub fn encode(packet: &Packet, out: &mut Vec<u8>) {
+    let envelope = pb::Envelope { body: Some(body(packet)) };
+    let length = envelope.encoded_len();
+    // Limits on values, keys, lists and chunks keep every message of ours below the frame limit.
+    debug_assert!(length <= crate::base::limits::FRAME_BYTES_MAX);
+    out.reserve(length + 4);
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    envelope.encode_raw(out);
+}
+
+fn body(packet: &Packet) -> pb::envelope::Body {
+    use pb::envelope::Body;
+    match packet {
+        Packet::Hello(hello) => Body::Hello(hello_pb(hello)),
+        Packet::Refusal(Refusal { code, reason }) => {
+            Body::Refusal(pb::Refusal { code: refusal_code(*code).into(), reason: reason.clone() })
+        }
+        Packet::Goodbye => Body::Goodbye(pb::Goodbye {}),
+        Packet::Message(Message::Ring(message)) => ring(message),
+        Packet::Message(Message::Holding(message)) => holding(message),
+        Packet::Message(Message::Call { request, call }) => {
+            Body::Call(pb::Call { request: *request, call: Some(call_pb(call)) })
+        }
+        Packet::Message(Message::Reply { request, reply }) => {
+            Body::Reply(pb::Reply { request: *request, reply: Some(reply_pb(reply)) })
+        }
+    }
+}
+
+// ----- handshake -----
+
+fn hello_pb(hello: &Hello) -> pb::Hello {
+    pb::Hello {
+        protocol_min: hello.protocol.0,
+        protocol_max: hello.protocol.1,
+        address: Some(address(hello.addr)),
+        incarnation: Some(u128_pb(hello.incarnation.0)),
+        ring: hello.ring.as_ref().map(params),
+        wishes: Some(wishes(&hello.wishes)),
+        software: hello.software.to_string(),
+    }
+}
+
+fn params(params: &RingParams) -> pb::RingParams {
+    pb::RingParams {
+        ring: Some(u128_pb(params.ring)),
+        capacity: params.space.capacity().bits(),
+        slot_bits: params.space.slot_bits(),
+        successors: small(params.successors),
+        replicas: small(params.replicas),
+        value_bytes_max: small(params.value_bytes_max),
+    }
+}
+
+fn wishes(wishes: &Wishes) -> pb::Wishes {
+    pb::Wishes {
+        capacity: wishes.capacity,
+        slot_bits: wishes.slot_bits,
+        successors: wishes.successors.map(small),
+        replicas: wishes.replicas.map(small),
+        value_bytes_max: wishes.value_bytes_max.map(small),
+    }
+}
+
+fn refusal_code(code: RefusalCode) -> pb::RefusalCode {
+    match code {
+        RefusalCode::Version => pb::RefusalCode::Version,
+        RefusalCode::Ring => pb::RefusalCode::Ring,
+        RefusalCode::Parameter => pb::RefusalCode::Parameter,
+        RefusalCode::NotReady => pb::RefusalCode::NotReady,
+        RefusalCode::SelfDial => pb::RefusalCode::Self_,
+        RefusalCode::Malformed => pb::RefusalCode::Malformed,
+        RefusalCode::Busy => pb::RefusalCode::Busy,
+    }
+}
+
+fn aim(aim: Aim) -> pb::Aim {
+    match aim {
+        Aim::Way => pb::Aim::Way,
+        Aim::Listed => pb::Aim::Listed,
+        Aim::Neighbour => pb::Aim::Neighbour,
+        Aim::Walk => pb::Aim::Walk,
+    }
+}
+
+// ----- ring -----
+
+fn ring(message: &RingMessage) -> pb::envelope::Body {
+    use pb::envelope::Body;
+    match message {
+        RingMessage::GetNeighbours { request } => Body::GetNeighbours(pb::GetNeighbours { request: *request }),
+        RingMessage::Neighbours { request, standing, predecessor, successors } => Body::Neighbours(pb::Neighbours {
+            request: *request,
+            standing: standing_pb(*standing).into(),
+            predecessor: predecessor.as_ref().map(contact),
+            successors: contacts(successors),
+        }),
+        RingMessage::Notify => Body::Notify(pb::Notify {}),
+        RingMessage::Lookup { hop, lookup } => Body::Lookup(pb::Lookup {
+            hop: *hop,
+            request: lookup.request,
+            origin: Some(contact(&lookup.origin)),
+            target: Some(id(lookup.target)),
+            hops: lookup.hops,
+            before: lookup.want == Want::Before,
+            aim: aim(lookup.aim).into(),
+            silent: lookup.silent,
+            silent_last: lookup.silent_last.map(|who| u128_pb(who.0)),
+        }),
+        RingMessage::LookupAck { hops } => Body::LookupAck(pb::LookupAck { hops: hops.clone() }),
+        RingMessage::LookupRefused { hop } => Body::LookupRefused(pb::LookupRefused { hop: *hop }),
+        RingMessage::Found(found) => Body::Found(pb::Found {
+            request: found.request,
+            owner: Some(contact(&found.owner)),
+            hops: found.hops,
+            before: Some(contact(&found.before)),
+            silent: found.silent,
+        }),
+        RingMessage::GetNextHop { request, target } => {
+            Body::GetNextHop(pb::GetNextHop { request: *request, target: Some(id(*target)) })
+        }
+        RingMessage::NextHop { request, next } => {
+            let next = match next {
+                NextHop::Owner(owner) => Some(pb::next_hop::Next::Owner(contact(owner))),
+                NextHop::Closer(closer) => Some(pb::next_hop::Next::Closer(contact(closer))),
+                NextHop::Refused => None,
+            };
+            Body::NextHop(pb::NextHop { request: *request, next })
+        }
+        RingMessage::Join { request } => Body::Join(pb::Join { request: *request }),
+        RingMessage::JoinReply { request, verdict } => {
+            Body::JoinReply(pb::JoinReply { request: *request, verdict: Some(join_verdict(verdict)) })
+        }
+        RingMessage::Offer { contact: offered } => Body::Offer(pb::Offer { contact: Some(contact(offered)) }),
+        RingMessage::GetContacts { request, after } => {
+            Body::GetContacts(pb::GetContacts { request: *request, after: Some(id(*after)) })
+        }
+        RingMessage::Contacts { request, contacts } => {
+            let contacts = contacts.iter().map(|(known, age)| pb::KnownContact {
+                contact: Some(contact(known)),
+                seconds: u32::try_from(age.0.div_ceil(Span::secs(1).0)).unwrap_or(u32::MAX),
+            });
+            Body::KnownContacts(pb::KnownContacts { request: *request, contacts: contacts.collect() })
+        }
+        RingMessage::ProbeFor { contact: suspect } => Body::ProbeFor(pb::ProbeFor { contact: Some(contact(suspect)) }),
+        RingMessage::Vouch { contact: alive } => Body::Vouch(pb::Vouch { contact: Some(contact(alive)) }),
+        RingMessage::Leave { request, successors } => {
+            Body::Leave(pb::Leave { request: *request, successors: contacts(successors) })
+        }
+        RingMessage::LeaveReply { request, released } => {
+            Body::LeaveReply(pb::LeaveReply { request: *request, released: *released })
+        }
+    }
+}
+
+fn join_verdict(verdict: &JoinVerdict) -> pb::join_reply::Verdict {
+    use pb::join_reply::Verdict;
+    match verdict {
+        JoinVerdict::Granted(list) => Verdict::Granted(pb::Contacts { contacts: contacts(list) }),
+        JoinVerdict::NotHere => Verdict::NotHere(pb::NotHere {}),
+        JoinVerdict::RetryAfter(ms) => Verdict::RetryAfterMs(*ms),
+        JoinVerdict::DuplicateId(other) => Verdict::DuplicateId(contact(other)),
+    }
+}
+
+fn standing_pb(standing: Standing) -> pb::Standing {
+    match standing {
+        Standing::Joining => pb::Standing::Joining,
+        Standing::Member => pb::Standing::Member,
+        Standing::Leaving => pb::Standing::Leaving,
+        Standing::Orphan => pb::Standing::Orphan,
+        Standing::Left => pb::Standing::Left,
+    }
+}
+
+// ----- slots -----
+
+fn holding(message: &HoldingMessage) -> pb::envelope::Body {
+    use pb::envelope::Body;
+    match message {
+        HoldingMessage::Query { runs } => {
+            Body::ViewQuery(pb::ViewQuery { runs: runs.iter().copied().map(run).collect() })
+        }
+        HoldingMessage::Notice { views, answer } => {
+            let views = views.iter().map(|(of, value)| pb::ViewRun { run: Some(run(*of)), view: Some(view(value)) });
+            Body::ViewNotice(pb::ViewNotice { views: views.collect(), answer: *answer })
+        }
+        HoldingMessage::Offer { runs, leaving } => {
+            Body::SlotOffer(pb::SlotOffer { runs: epoch_runs(runs), leaving: *leaving })
+        }
+        HoldingMessage::Decline { runs } => {
+            Body::SlotDecline(pb::SlotDecline { runs: runs.iter().copied().map(run).collect() })
+        }
+        HoldingMessage::Fetch { slot, epoch, serial, after } => Body::SlotFetch(pb::SlotFetch {
+            slot: slot.0,
+            epoch: *epoch,
+            serial: *serial,
+            after: after.as_ref().map(cursor),
+        }),
+        HoldingMessage::Chunk { slot, epoch, serial, entries, next, last } => Body::SlotChunk(pb::SlotChunk {
+            slot: slot.0,
+            epoch: *epoch,
+            serial: *serial,
+            entries: entries
+                .iter()
+                .map(|(key, value)| pb::Entry { key: key.as_bytes().to_vec(), record: value.as_ref().map(record) })
+                .collect(),
+            next: next.as_ref().map(cursor),
+            last: *last,
+        }),
+        HoldingMessage::Taken { slot, epoch, view: taken } => {
+            Body::SlotTaken(pb::SlotTaken { slot: slot.0, epoch: *epoch, view: Some(view(taken)) })
+        }
+    }
+}
+
+fn run(run: SlotRun) -> pb::SlotRun {
+    pb::SlotRun { first: run.first.0, count: run.count }
+}
+
+fn epoch_runs(runs: &[(SlotRun, u64)]) -> Vec<pb::EpochRun> {
+    runs.iter().map(|(of, epoch)| pb::EpochRun { run: Some(run(*of)), epoch: *epoch }).collect()
+}
+
+fn view(view: &View) -> pb::View {
+    pb::View { epoch: view.epoch, members: contacts(&view.members) }
+}
+
+fn cursor((at, key): &Cursor) -> pb::Cursor {
+    pb::Cursor { id: Some(id(*at)), key: key.as_bytes().to_vec() }
+}
+
+// ----- data -----
+
+fn call_pb(call: &Call) -> pb::call::Call {
+    use pb::call::Call as To;
+    match call {
+        Call::Kv { key, command } => {
+            To::Kv(pb::KvCall { key: key.as_bytes().to_vec(), command: Some(command_pb(command)) })
+        }
+        Call::List(query) => To::List(pb::ListCall {
+            prefix: query.prefix.clone(),
+            after: query.after.clone(),
+            limit: small(query.limit),
+        }),
+        Call::Holder(slot) => To::Holder(pb::HolderCall { slot: slot.0 }),
+        Call::Info => To::Info(pb::InfoCall {}),
+    }
+}
+
+fn command_pb(command: &Command) -> pb::kv_call::Command {
+    use pb::kv_call::Command as To;
+    match command {
+        Command::Get => To::Get(pb::Get {}),
+        Command::Put(put) => To::Put(pb::Put {
+            value: put.value.to_vec(),
+            content_type: put.content_type.as_deref().map(str::to_owned),
+            ttl_ms: put.ttl_ms,
+            condition: condition(&put.condition),
+        }),
+        Command::Delete(of) => To::Delete(pb::Delete { condition: condition(of) }),
+    }
+}
+
+fn condition(condition: &Condition) -> Option<pb::Condition> {
+    let tag = |tag: &Tag| match tag {
+        Tag::Any => pb::Tag { any: true, versions: Vec::new() },
+        Tag::Of(versions) => pb::Tag { any: false, versions: versions.iter().map(version).collect() },
+    };
+    (*condition != Condition::default()).then(|| pb::Condition {
+        if_match: condition.if_match.as_ref().map(tag),
+        if_none_match: condition.if_none_match.as_ref().map(tag),
+    })
+}
+
+fn reply_pb(reply: &Reply) -> pb::reply::Reply {
+    use pb::reply::Reply as To;
+    match reply {
+        Reply::Kv(reply) => To::Kv(pb::KvReply { reply: Some(kv_reply(reply)) }),
+        Reply::List { served, page } => To::List(pb::ListReply {
+            served: epoch_runs(served),
+            items: page.items.iter().map(item).collect(),
+            more: page.more,
+        }),
+        Reply::Holder(of) => To::Holder(pb::HolderReply { view: of.as_ref().map(view) }),
+        Reply::Info(info) => To::Info(info_pb(info)),
+    }
+}
+
+fn kv_reply(reply: &KvReply) -> pb::kv_reply::Reply {
+    use pb::kv_reply::Reply as To;
+    match reply {
+        KvReply::Done(Outcome::Found(found)) => To::Found(record(found)),
+        KvReply::Done(Outcome::NotFound) => To::NotFound(pb::NotFound {}),
+        KvReply::Done(Outcome::Created(at)) => To::Created(version(at)),
+        KvReply::Done(Outcome::Replaced(at)) => To::Replaced(version(at)),
+        KvReply::Done(Outcome::Deleted) => To::Deleted(pb::Deleted {}),
+        KvReply::Done(Outcome::PreconditionFailed(current)) => {
+            To::PreconditionFailed(pb::PreconditionFailed { current: current.as_ref().map(version) })
+        }
+        KvReply::Busy => To::Busy(pb::Busy {}),
+        KvReply::Elsewhere(of) => To::Elsewhere(pb::Elsewhere { view: of.as_ref().map(view) }),
+    }
+}
+
+fn item(item: &Item) -> pb::Item {
+    pb::Item {
+        key: item.key.as_bytes().to_vec(),
+        size: item.size,
+        version: Some(version(&item.version)),
+        content_type: item.content_type.as_deref().map(str::to_owned),
+        expires: item.expires.map(|at| at.0),
+    }
+}
+
+fn info_pb(info: &NodeInfo) -> pb::InfoReply {
+    pb::InfoReply {
+        contact: Some(contact(&info.contact)),
+        http: info.http.map(address),
+        standing: standing_pb(info.standing).into(),
+        predecessor: info.predecessor.as_ref().map(contact),
+        successors: contacts(&info.successors),
+        slots: info.slots,
+        keys: info.keys,
+        bytes: info.bytes,
+        uptime_ms: info.uptime_ms,
+        version: info.version.to_string(),
+    }
+}
+
+fn record(record: &Record) -> pb::Record {
+    pb::Record {
+        value: record.value.to_vec(),
+        content_type: record.content_type.as_deref().map(str::to_owned),
+        version: Some(version(&record.version)),
+        modified: record.modified.0,
+        expires: record.expires.map(|at| at.0),
+    }
+}
+
+fn version(version: &Version) -> pb::Version {
+    pb::Version { epoch: version.epoch, n: version.n, node: Some(u128_pb(version.node.0)) }
+}
+
+// ----- names -----
+
+fn contacts(list: &[Contact]) -> Vec<pb::Contact> {
+    list.iter().map(contact).collect()
+}
+
+fn contact(contact: &Contact) -> pb::Contact {
+    pb::Contact { address: Some(address(contact.addr)), incarnation: Some(u128_pb(contact.incarnation.0)) }
+}
+
+fn address(addr: SocketAddr) -> pb::Address {
+    let ip = match addr.ip() {
+        IpAddr::V4(v4) => pb::address::Ip::V4(v4.to_bits()),
+        IpAddr::V6(v6) => pb::address::Ip::V6(u128_pb(v6.to_bits())),
+    };
+    pb::Address { ip: Some(ip), port: addr.port().into() }
+}
+
+fn id(id: Id) -> pb::Id {
+    let (hi, low) = id.parts();
+    let pb::U128 { hi: mid, lo } = u128_pb(low);
+    pb::Id { hi, mid, lo }
+}
+
+fn u128_pb(value: u128) -> pb::U128 {
+    #[allow(clippy::cast_possible_truncation)] // The two halves.
+    pb::U128 { hi: (value >> 64) as u64, lo: value as u64 }
+}
+
+/// Numbers that limits keep far below 2^32.
+fn small(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

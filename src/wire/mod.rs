@@ -1,0 +1,16 @@
+//! The wire: protobuf to domain messages and back, frames, the handshake.
+//!
+//! Generated types never leave this folder. Whatever a peer sends ends here in a valid domain value or in a
+//! [`WireError`]; no size that it declares is believed before the bytes are there. No I/O.
+
+mod decode;
+mod encode;
+pub mod frame;
+pub mod handshake;
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+mod pb;
+
+pub use decode::{WireError, decode, decode_with};
+pub use encode::encode;
+pub use frame::{FrameDecoder, FrameTooLarge, Packet};
+pub use handshake::{Hello, Local, Refusal, RefusalCode, judge};

@@ -1,0 +1,124 @@
+//! Nodes that end without a word, and come back.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    Client, Node, PATIENCE, Process, Reserved, Ring, ring::wait_settled, ring_of, side_by_side, wait_until,
+};
+
+/// A ring of five, and the reserved port of the last.
+fn five_with_one_on_a_reserved_port() -> (Ring, Reserved) {
+    let mut ring = ring_of(4, &[]);
+    let port = Reserved::port();
+    ring.nodes.push(Node::join(ring.nodes[0].peers, &["--listen", &port.addr.to_string()]));
+    ring.wait_settled();
+    (ring, port)
+}
+
+fn put_all(client: &mut Client, count: usize) {
+    for n in 0..count {
+        let answer = client.put(format!("key-{n}").as_bytes(), b"v").expect("an answer");
+        assert!(matches!(answer.status, 201 | 204), "{answer:?}");
+    }
+}
+
+#[test]
+fn one_of_five_killed_is_replaced_in_every_slot_within_seconds_and_joins_again_at_its_address() {
+    let _turn = side_by_side();
+    let (mut ring, port) = five_with_one_on_a_reserved_port();
+    put_all(&mut ring.nodes[1].client(), 200);
+    let mut killed = ring.nodes.pop().expect("five nodes");
+    killed.kill();
+    for node in &ring.nodes {
+        wait_settled(node.http, 4, Duration::from_secs(12));
+    }
+    put_all(&mut ring.nodes[2].client(), 200);
+    for n in 0..200 {
+        ring.nodes[0].client().read(format!("key-{n}").as_bytes()).expect("an answer").is(200);
+    }
+    ring.nodes.push(Node::join(ring.nodes[0].peers, &["--listen", &port.addr.to_string()]));
+    ring.wait_settled();
+    for n in 0..200 {
+        ring.nodes[4].client().read(format!("key-{n}").as_bytes()).expect("an answer").is(200);
+    }
+    ring.nodes.iter().for_each(|node| node.has_not_panicked());
+}
+
+#[test]
+fn one_of_five_killed_and_restarted_at_once_is_let_in_again() {
+    let _turn = side_by_side();
+    let (mut ring, port) = five_with_one_on_a_reserved_port();
+    ring.nodes.pop().expect("five nodes").kill();
+    ring.nodes.push(Node::join(ring.nodes[0].peers, &["--listen", &port.addr.to_string()]));
+    ring.wait_settled();
+    put_all(&mut ring.nodes[4].client(), 100);
+    ring.nodes.iter().for_each(|node| node.has_not_panicked());
+}
+
+#[test]
+fn the_creator_killed_is_no_more_missed_than_any_other() {
+    let _turn = side_by_side();
+    let mut ring = ring_of(3, &[]);
+    ring.nodes.remove(0).kill();
+    ring.wait_settled();
+    ring.nodes.push(Node::join(ring.nodes[0].peers, &[]));
+    ring.wait_settled();
+    put_all(&mut ring.nodes[2].client(), 100);
+}
+
+#[test]
+fn one_of_three_that_is_stopped_for_a_while_holds_nobody_up_for_long_and_serves_again_when_it_goes_on() {
+    let _turn = side_by_side();
+    let mut ring = ring_of(3, &["--request-timeout", "1s"]);
+    put_all(&mut ring.nodes[0].client(), 50);
+    let report = ring.wait_settled();
+    let rich = report.nodes.iter().max_by_key(|node| node.keys).expect("three nodes").addr.clone();
+    ring.nodes.sort_by_key(|node| node.peers.to_string() != rich);
+    ring.nodes.swap(0, 1);
+    ring.nodes[1].signal(Signal::STOP);
+    // Whatever the stopped node holds cannot be had, and that is said in time.
+    let mut client = ring.nodes[0].client();
+    let held = (0..50).find(|n| {
+        let start = Instant::now();
+        let answer = client.read(format!("key-{n}").as_bytes()).expect("an answer");
+        assert!(start.elapsed() < Duration::from_secs(3), "{answer:?}");
+        if answer.status != 200 {
+            answer.is_problem(503, "unavailable");
+        }
+        answer.status != 200
+    });
+    assert!(held.is_some(), "the stopped node holds something");
+    ring.nodes[1].signal(Signal::CONT);
+    for node in &ring.nodes {
+        wait_settled(node.http, 3, PATIENCE);
+    }
+    for n in 0..50 {
+        ring.nodes[2].client().read(format!("key-{n}").as_bytes()).expect("an answer").is(200);
+    }
+    put_all(&mut ring.nodes[1].client(), 50);
+    ring.nodes.iter().for_each(|node| node.has_not_panicked());
+}
+
+#[test]
+fn a_node_with_a_data_directory_finds_its_ring_again_though_every_seed_is_dead() {
+    let _turn = side_by_side();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut ring = ring_of(3, &[]);
+    let seed = ring.nodes[0].peers.to_string();
+    let flags = ["--join", &seed, "--data-dir", dir.path().to_str().expect("UTF-8")];
+    let mut with_dir = Process::node(&flags).listening();
+    let kept = dir.path().join("ring.json");
+    let survivor = ring.nodes[2].peers.to_string();
+    wait_until("the others are written down", PATIENCE, || {
+        std::fs::read_to_string(&kept).is_ok_and(|text| text.contains(&survivor))
+    });
+    with_dir.kill();
+    ring.nodes.remove(0).kill();
+    ring.nodes.remove(0).kill();
+    ring.nodes.push(Process::node(&flags).listening());
+    ring.wait_settled();
+    put_all(&mut ring.nodes[1].client(), 20);
+    ring.nodes.iter().for_each(|node| node.has_not_panicked());
+}

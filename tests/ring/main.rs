@@ -1,0 +1,14 @@
+//! The program as users run it: real processes, real sockets, real signals. `make ring` and CI meet what is tested here.
+#![allow(missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod changing;
+mod failing;
+mod forming;
+mod hostile;
+mod refusing;
+mod serving;
+mod stopping;
+mod storing;

@@ -1,0 +1,13 @@
+//! The simulator: named scenarios, and random ones over a fixed set of seeds and some fresh ones.
+//!
+//! A failing run prints its seed. `CHORDKV_SEED=<seed> cargo test --test simulation <name>` replays it alone;
+//! `CHORDKV_SEEDS=<n>` sets how many fresh seeds are tried.
+#![allow(missing_docs)]
+
+mod lookups;
+mod merge;
+mod network;
+mod ring;
+mod rings;
+mod seeds;
+mod swarm;

@@ -1,0 +1,110 @@
+//! Thousands of random runs, each some hundred events long. See `chordkv::sim::swarm` for the two modes.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use chordkv::sim::Counters;
+use chordkv::sim::swarm::{Event, Mode, Outcome, play, script, shrink};
+
+use crate::seeds::for_fresh_seeds;
+
+const EVENTS: usize = 500;
+/// Runs that may be spent on making a failing script short.
+const TRIES: usize = 150;
+
+/// Plays the script of a seed, or of it the events that `CHORDKV_KEEP` lists. One that fails is made short and printed.
+fn run(name: &str, seed: u64, mode: Mode) -> Outcome {
+    let mut events = script(seed, mode, EVENTS);
+    if let Ok(keep) = std::env::var("CHORDKV_KEEP") {
+        events = keep.split(',').filter_map(|place| events.get(place.parse::<usize>().ok()?).copied()).collect();
+        return play(seed, mode, &events);
+    }
+    catch_unwind(AssertUnwindSafe(|| play(seed, mode, &events))).unwrap_or_else(|_| {
+        let fails = |part: &[Event]| catch_unwind(AssertUnwindSafe(|| play(seed, mode, part))).is_err();
+        let keep = shrink(&events, TRIES, fails);
+        eprintln!("\n{} of {} events are enough:", keep.len(), events.len());
+        for place in &keep {
+            eprintln!("{place:>4} {}", events[*place]);
+        }
+        let places: Vec<String> = keep.iter().map(ToString::to_string).collect();
+        panic!(
+            "replay the short one: CHORDKV_SEED={seed} CHORDKV_KEEP={} cargo test --test simulation {name}",
+            places.join(",")
+        );
+    })
+}
+
+fn sum(name: &str, mode: Mode) -> Counters {
+    let total = RefCell::new(Counters::default());
+    let slowest = RefCell::new(Outcome::default());
+    let (runs, introduced) = (Cell::new(0_u64), Cell::new(0_u64));
+    for_fresh_seeds(name, 1_000, |seed| {
+        let outcome = run(name, seed, mode);
+        total.borrow_mut().add(&outcome.counters);
+        runs.set(runs.get() + 1);
+        introduced.set(introduced.get() + u64::from(outcome.introduced));
+        if outcome.whole_after > slowest.borrow().whole_after {
+            *slowest.borrow_mut() = outcome;
+        }
+    });
+    let total = total.into_inner();
+    println!("{name}: {total:?}; whole at the latest {} after the last fault", slowest.into_inner().whole_after);
+    assert!(introduced.get() * 20 <= runs.get(), "rings lose sight of each other: {} times", introduced.get());
+    total
+}
+
+/// Every fault that a mode knows was met.
+fn assert_all_met(faults: &[(&str, u64)]) {
+    if std::env::var_os("CHORDKV_SEED").is_none() {
+        let missed: Vec<_> = faults.iter().filter(|(_, times)| *times == 0).collect();
+        assert!(missed.is_empty(), "never met: {missed:?}");
+    }
+}
+
+#[test]
+fn safe_swarm_keeps_the_invariant_at_every_step_and_answers_every_lookup_right() {
+    let c = sum("safe_swarm_keeps_the_invariant_at_every_step_and_answers_every_lookup_right", Mode::Safe);
+    assert_all_met(&[
+        ("join", c.joined),
+        ("leave", c.left),
+        ("crash", c.crashed),
+        ("restart", c.restarted),
+        ("doubled frame", c.doubled),
+        ("overtaken frame", c.passed),
+        ("wall clock", c.wall_jumps),
+        ("lookup", c.lookups),
+        ("check", c.checks),
+    ]);
+}
+
+#[test]
+fn wild_swarm_is_one_ring_again_when_the_faults_are_over() {
+    let c = sum("wild_swarm_is_one_ring_again_when_the_faults_are_over", Mode::Wild);
+    assert_all_met(&[
+        ("join", c.joined),
+        ("leave", c.left),
+        ("crash", c.crashed),
+        ("dark host", c.vanished),
+        ("restart", c.restarted),
+        ("stopped process", c.frozen),
+        ("orphan", c.orphaned),
+        ("gone member", c.gone),
+        ("lost frame", c.lost),
+        ("doubled frame", c.doubled),
+        ("overtaken frame", c.passed),
+        ("blocked frame", c.blocked),
+        ("broken connection", c.unheard),
+        ("dial without an answer", c.dials_timed_out),
+        ("wall clock", c.wall_jumps),
+        ("lookup", c.lookups),
+    ]);
+}
+
+#[test]
+fn equal_seeds_give_equal_runs_in_both_modes() {
+    for mode in [Mode::Safe, Mode::Wild] {
+        let runs: Vec<Outcome> = [5, 5, 6].map(|seed| play(seed, mode, &script(seed, mode, 150))).into();
+        assert_eq!(runs[0], runs[1], "{mode:?}");
+        assert_ne!(runs[0].trace_hash, runs[2].trace_hash, "{mode:?}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Several nodes as one ring.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use chordkv::node::report::RingReport;
+
+use super::process::{Node, Process};
+use super::{Client, PATIENCE, pause};
+
+/// Nodes that were one ring when it was made.
+pub struct Ring {
+    pub nodes: Vec<Node>,
+}
+
+/// A settled ring of so many nodes; `args` are everybody's.
+#[track_caller]
+pub fn ring_of(size: usize, args: &[&str]) -> Ring {
+    let creator = Node::create(args);
+    let seed = creator.peers.to_string();
+    let joiners: Vec<Process> = (1..size).map(|_| Process::node(&[&["--join", &seed], args].concat())).collect();
+    let ring = Ring { nodes: std::iter::once(creator).chain(joiners.into_iter().map(Process::listening)).collect() };
+    ring.wait_settled();
+    ring
+}
+
+impl Ring {
+    /// Waits until every node sees exactly these nodes as one ordered cycle, each slot held by exactly one of them.
+    #[track_caller]
+    pub fn wait_settled(&self) -> RingReport {
+        let mut reports = self.nodes.iter().map(|node| wait_settled(node.http, self.nodes.len(), PATIENCE));
+        let first = reports.next().expect("a node");
+        reports.for_each(drop);
+        first
+    }
+
+    /// The same client for each node.
+    pub fn clients(&self) -> Vec<Client> {
+        self.nodes.iter().map(Node::client).collect()
+    }
+
+    pub fn https(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|node| node.http).collect()
+    }
+}
+
+/// Waits until the node there sees a settled ring of so many.
+#[track_caller]
+pub fn wait_settled(http: SocketAddr, size: usize, limit: Duration) -> RingReport {
+    let mut client = Client::new(http);
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(report) = whole(&mut client, size).filter(is_in_place) {
+            return report;
+        }
+        if Instant::now() >= end {
+            let [ring, node] = ["/v1/ring", "/v1/node"]
+                .map(|target| client.get(target).map_or_else(|error| error.to_string(), |answer| answer.text()));
+            panic!("{http} does not see a settled ring of {size} within {limit:?}:\n{ring}\n{node}");
+        }
+        pause();
+    }
+}
+
+/// The ring as this node sees it, if it is one ordered cycle of so many.
+pub fn whole(client: &mut Client, size: usize) -> Option<RingReport> {
+    let answer = client.get("/v1/ring").ok().filter(|answer| answer.status == 200)?;
+    let report: RingReport = answer.json();
+    (report.whole && report.nodes.len() == size && report.unreachable.is_empty()).then_some(report)
+}
+
+/// Whether every slot is held by its owner, so that nothing is left to move: a slot belongs to the first node at or
+/// after its last id. Read from ids in hexadecimal, so for whole digits only.
+fn is_in_place(report: &RingReport) -> bool {
+    if !report.capacity.is_multiple_of(4) || report.capacity < 16 {
+        return report.settled;
+    }
+    let owned_below = |id: &str| (u32::from_str_radix(&id[..4], 16).expect("hexadecimal") * report.slots) >> 16;
+    let count = report.nodes.len();
+    let owns = |at: usize| {
+        let (own, before) = (&report.nodes[at].id, &report.nodes[(at + count - 1) % count].id);
+        match (owned_below(own) + report.slots - owned_below(before)) % report.slots {
+            0 if own <= before => report.slots,
+            slots => slots,
+        }
+    };
+    report.settled && (0..count).all(|at| report.nodes[at].slots == owns(at))
+}
