@@ -161,6 +161,10 @@ impl EventLoop {
             Output::Dial { seed } => self.resolve(seed),
             Output::Reply { token, reply } => self.users.answer(token, reply),
             Output::Event(event) => self.log(&event),
+            Output::Ring(params) => {
+                self.peers.set_ring(params);
+                self.users.limit_values(params.value_bytes_max);
+            }
             Output::Remember(memory) => {
                 // Without a data directory nothing outlives the process.
                 if let Some(dir) = &self.data_dir {
@@ -235,14 +239,8 @@ impl EventLoop {
 
     fn log(&mut self, event: &Event) {
         match event {
-            Event::Created(params) => {
-                self.know_ring(params);
-                info!(ring = format!("{:032x}", params.ring), "a new ring");
-            }
-            Event::Joined(params) => {
-                self.know_ring(params);
-                info!(ring = format!("{:032x}", params.ring), "joined the ring");
-            }
+            Event::Created(params) => info!(ring = format!("{:032x}", params.ring), "a new ring"),
+            Event::Joined(params) => info!(ring = format!("{:032x}", params.ring), "joined the ring"),
             Event::SeedFailed { seed, reason, retry_in } => {
                 warn!("cannot join through {seed}: {reason}; trying again in {retry_in}");
             }
@@ -256,11 +254,6 @@ impl EventLoop {
             }
             Event::Leaving => info!("leaving the ring"),
         }
-    }
-
-    fn know_ring(&mut self, params: &crate::node::RingParams) {
-        self.peers.set_ring(*params);
-        self.users.limit_values(params.value_bytes_max);
     }
 
     // ----- what others want -----

@@ -96,7 +96,7 @@ impl Peers {
         self.inputs.pop_front()
     }
 
-    /// The node is in a ring from now on.
+    /// The ring that the node looks for or is in.
     pub fn set_ring(&mut self, ring: crate::node::RingParams) {
         self.local.ring = Some(ring);
     }

@@ -355,6 +355,7 @@ impl<S: Store> ChordNode<S> {
             OverlayConfig { capacity: space.capacity(), successors: params.successors, ..self.config.overlay.clone() };
         let overlay = Overlay::new(me, config, Rng::new(self.rng.next_u64()));
         let holdings = Holdings::new(me, space);
+        self.outputs.push_back(Output::Ring(params));
         self.inside.insert(Inside { params, overlay, holdings, store: (self.make_store)(space) })
     }
 

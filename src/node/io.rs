@@ -165,6 +165,8 @@ pub enum Output {
         /// How it went.
         result: Result<Answer, LookupFailed>,
     },
+    /// The parameters of the ring that this node looks for or is in. They stay: hellos name them from now on.
+    Ring(RingParams),
     /// Keep this in place of what was kept before.
     Remember(Box<Memory>),
     /// Something that an operator should know.

@@ -25,6 +25,8 @@ pub(super) struct Seeker {
 /// The first and the longest wait between rounds; the actual wait is drawn below it.
 const BACKOFF_MIN: Span = Span::millis(100);
 const BACKOFF_MAX: Span = Span::secs(10);
+/// The longest wait of one that others carry the ring on for: it may join any moment.
+const BACKOFF_MAX_AWAITING: Span = Span::secs(1);
 /// Rounds without a ring before the lowest member that answers carries the ring on.
 const REFORM_ROUNDS: u32 = 5;
 /// Remembered members dialled in one round beside the seeds.
@@ -101,7 +103,9 @@ impl<S: Store> ChordNode<S> {
 
     /// Full jitter: between the least wait and one that doubles with each round.
     fn seek_backoff(&mut self) -> Span {
-        let longest = (BACKOFF_MIN * (1 << self.seeker.rounds.min(8))).min(BACKOFF_MAX);
+        let awaiting = self.inside.as_ref().is_some_and(|inside| inside.overlay.others_carry_on());
+        let cap = if awaiting { BACKOFF_MAX_AWAITING } else { BACKOFF_MAX };
+        let longest = (BACKOFF_MIN * (1 << self.seeker.rounds.min(8))).min(cap);
         BACKOFF_MIN + Span(self.rng.below(longest.0))
     }
 
@@ -203,10 +207,10 @@ impl<S: Store> ChordNode<S> {
         self.timers.set(NodeTimer::Seeds, now.mono + wait);
     }
 
-    /// Carries the ring on alone, if this node was a member and no member with a lower id answers.
+    /// Carries the ring on alone, if this node was a member and nobody else answers that does or will.
     fn reform(&mut self, now: Now) -> bool {
         let Some(inside) = &mut self.inside else { return false };
-        if !inside.overlay.was_member() || inside.overlay.has_lower_orphan() {
+        if !inside.overlay.was_member() || inside.overlay.others_carry_on() {
             return false;
         }
         self.outputs.push_back(Output::Event(Event::Reformed));

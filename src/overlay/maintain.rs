@@ -296,6 +296,8 @@ impl Overlay {
             return;
         }
         self.set_standing(Standing::Orphan);
+        // Who was in the ring that is lost need not be in one now.
+        self.peers.forget_standings();
         self.stop_maintenance();
         self.rounds = Rounds::default();
         self.timers.set_no_later(Timer::Probe, now + self.config.stabilize_interval_busy);

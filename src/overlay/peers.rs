@@ -349,9 +349,18 @@ impl Peers {
         }
     }
 
-    /// Whether a peer with an id below this one answers and has lost its ring too.
-    pub fn orphan_below(&self, id: Id) -> bool {
-        self.by_id.range(..id).any(|(_, peer)| peer.standing == Some(Standing::Orphan) && peer.suspect_since.is_none())
+    /// What peers have said of themselves counts no more.
+    pub fn forget_standings(&mut self) {
+        self.by_id.values_mut().for_each(|peer| peer.standing = None);
+    }
+
+    /// Whether a peer answers that is in a ring, or that has lost its ring too and has an id below this one.
+    pub fn carries_on(&self, id: Id) -> bool {
+        self.by_id.values().filter(|peer| peer.suspect_since.is_none()).any(|peer| match peer.standing {
+            Some(Standing::Member) => true,
+            Some(Standing::Orphan) => peer.contact.id < id,
+            _ => false,
+        })
     }
 
     /// The peer whose turn it is, dead or alive; every other time one that does not answer, if there is any. In turn, as

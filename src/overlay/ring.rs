@@ -237,9 +237,10 @@ impl Overlay {
         self.was_member
     }
 
-    /// Whether a member of old with a lower id than this node's answers at the moment and is in no ring either.
-    pub fn has_lower_orphan(&self) -> bool {
-        self.peers.orphan_below(self.me.id)
+    /// Whether somebody carries the ring on for this node that lost it: one who answers and is in a ring, or a member of
+    /// old with a lower id that is in none either.
+    pub fn others_carry_on(&self) -> bool {
+        self.peers.carries_on(self.me.id)
     }
 
     /// Whether the predecessor was asked to close the ring behind this node.

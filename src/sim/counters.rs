@@ -42,6 +42,8 @@ counters! {
     frozen,
     /// Nodes that lost all neighbours.
     orphaned,
+    /// Nodes that carried the ring on alone.
+    reformed,
     /// Members that came to count as gone, for all who noticed.
     gone,
     /// Slots that were started empty.

@@ -457,6 +457,8 @@ impl World {
             Output::Reply { token, reply } => self.replies.push((host, token, reply)),
             Output::LookedUp { ticket, result } => self.looked_up(ticket, result),
             Output::Event(event) => self.count(&event),
+            // Whoever makes a hello asks the node itself.
+            Output::Ring(_) => {}
             Output::Remember(memory) => self.host_mut(host).memory = Some(*memory),
             Output::Stop(stop) => {
                 if stop == Stop::Left {
@@ -473,6 +475,7 @@ impl World {
         match event {
             Event::Joined(_) => self.counters.joined += 1,
             Event::Orphaned => self.counters.orphaned += 1,
+            Event::Reformed => self.counters.reformed += 1,
             Event::Gone(_) => self.counters.gone += 1,
             Event::Slots { took, claimed, .. } => {
                 self.counters.slots_taken += *took as u64;

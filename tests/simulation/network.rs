@@ -203,6 +203,24 @@ fn after_a_total_kill_remembered_members_form_their_ring_again() {
     });
 }
 
+/// An orphan and one that comes back and remembers it: one of them carries the ring on, and the other joins it.
+#[test]
+fn an_orphan_and_one_that_comes_back_carry_on_one_ring() {
+    for_seeds("an_orphan_and_one_that_comes_back_carry_on_one_ring", 40, |seed| {
+        let mut world = wild_world(seed, 4);
+        let hosts = grow(&mut world, 4);
+        world.run_for(Span::secs(5));
+        hosts[..3].iter().for_each(|host| world.crash(*host));
+        let pause = world.rng().below(3_000_000);
+        world.run_for(Span(pause));
+        world.restart_remembering(hosts[2], &[hosts[0]]);
+        let whole = world.run_until(Span::secs(15), |world| world.is_whole() && world.members().len() == 2);
+        assert!(whole, "{}", world.describe());
+        // None at all, if the one came back before the other had given up.
+        assert!(world.counters().reformed <= 1, "both carried the ring on: {}", world.describe());
+    });
+}
+
 /// A stranger offers thousands of nodes that are not there: tables stay bounded and the ring stays as it is.
 #[test]
 fn offer_flood() {
