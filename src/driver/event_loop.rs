@@ -160,7 +160,7 @@ impl EventLoop {
             }
             Output::Dial { seed } => self.resolve(seed),
             Output::Reply { token, reply } => self.users.answer(token, reply),
-            Output::Event(event) => self.log(&event),
+            Output::Event(event) => log(&event),
             Output::Ring(params) => {
                 self.peers.set_ring(params);
                 self.users.limit_values(params.value_bytes_max);
@@ -237,25 +237,6 @@ impl EventLoop {
         (peers_until.is_some() && over).then(|| result.clone())
     }
 
-    fn log(&mut self, event: &Event) {
-        match event {
-            Event::Created(params) => info!(ring = format!("{:032x}", params.ring), "a new ring"),
-            Event::Joined(params) => info!(ring = format!("{:032x}", params.ring), "joined the ring"),
-            Event::SeedFailed { seed, reason, retry_in } => {
-                warn!("cannot join through {seed}: {reason}; trying again in {retry_in}");
-            }
-            Event::Orphaned => warn!("every neighbour is lost; joining again"),
-            Event::Reformed => warn!("no known member is in a ring; this node carries it on alone"),
-            Event::Gone(contact) => warn!(peer = %contact.addr, "a member is gone"),
-            Event::Departed(contact) => info!(peer = %contact.addr, "a member has left"),
-            Event::Slots { took, gave, claimed: 0 } => info!(took, gave, "slots changed hands"),
-            Event::Slots { took, gave, claimed } => {
-                warn!(took, gave, lost = claimed, "slots changed hands; those of dead members begin empty");
-            }
-            Event::Leaving => info!("leaving the ring"),
-        }
-    }
-
     // ----- what others want -----
 
     fn on_woken(&mut self) {
@@ -296,5 +277,25 @@ impl EventLoop {
             self.told_to_stop = true;
             self.input(Input::Leave);
         }
+    }
+}
+
+/// One line for what an operator should know.
+fn log(event: &Event) {
+    match event {
+        Event::Created(params) => info!(ring = format!("{:032x}", params.ring), "a new ring"),
+        Event::Joined(params) => info!(ring = format!("{:032x}", params.ring), "joined the ring"),
+        Event::SeedFailed { seed, reason, retry_in } => {
+            warn!("cannot join through {seed}: {reason}; trying again in {retry_in}");
+        }
+        Event::Orphaned => warn!("every neighbour is lost; joining again"),
+        Event::Reformed => warn!("no known member is in a ring; this node carries it on alone"),
+        Event::Gone(contact) => warn!(peer = %contact.addr, "a member is gone"),
+        Event::Departed(contact) => info!(peer = %contact.addr, "a member has left"),
+        Event::Slots { took, gave, claimed: 0 } => info!(took, gave, "slots changed hands"),
+        Event::Slots { took, gave, claimed } => {
+            warn!(took, gave, lost = claimed, "slots changed hands; those of dead members begin empty");
+        }
+        Event::Leaving => info!("leaving the ring"),
     }
 }
