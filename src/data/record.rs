@@ -20,7 +20,7 @@ pub struct Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}-{:032x}", self.epoch, self.n, self.node.0)
+        write!(f, "{:x}-{:x}-{}", self.epoch, self.n, self.node)
     }
 }
 

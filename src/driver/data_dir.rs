@@ -109,7 +109,7 @@ fn write(path: &Path, memory: &Memory) -> io::Result<()> {
     let Memory { params, contacts } = memory;
     let member = |contact: &Contact| KeptMember {
         address: contact.addr,
-        incarnation: format!("{:032x}", contact.incarnation.0),
+        incarnation: contact.incarnation.to_string(),
     };
     let kept = Kept {
         version: VERSION,

@@ -18,21 +18,28 @@ pub(super) struct Peer {
     pub last_heard: Option<Time>,
     /// The latest moment at which somebody knew it alive, as far as this node was told.
     pub alive: Option<Time>,
-    /// When a lookup that was passed to it was not acknowledged in time, if nothing came from it since.
-    pub doubted: Option<Time>,
-    /// Since when it does not answer this node.
-    pub suspect_since: Option<Time>,
-    /// When somebody else last said that it lives although it does not answer this node.
-    pub vouched: Option<Time>,
-    /// Its host refused a connection since then.
-    pub refused: bool,
-    /// Silent for so long that its place was given up.
-    pub gone: bool,
+    // Nothing for nearly all of the thousands that a node may know.
+    silence: Option<Box<Silence>>,
     /// How it stands to the ring, as it has said last.
     pub standing: Option<Standing>,
     /// Known to be in this node's own ring: a lookup has ended at it, or it was a neighbour. Whoever once answered and is
     /// not known to be there is kept before others, as it may be in a ring that should be this one.
     pub in_ring: bool,
+}
+
+/// What is known of a peer that does not answer, until it is heard again.
+#[derive(Clone, Debug, Default)]
+struct Silence {
+    /// When a lookup that was passed to it was not acknowledged in time.
+    doubted: Option<Time>,
+    /// Since when it does not answer this node.
+    suspect_since: Option<Time>,
+    /// When somebody else last said that it lives although it does not answer this node.
+    vouched: Option<Time>,
+    /// Its host refused a connection since then.
+    refused: bool,
+    /// For so long that its place was given up.
+    gone: bool,
 }
 
 /// What a peer looks like from here, for status reports.
@@ -121,10 +128,10 @@ impl Peers {
     /// A peer spoke to us that was thought to live: there is nothing else to note. False if it is another case.
     pub fn heard_again(&mut self, now: Time, contact: &Contact) -> bool {
         match self.by_id.get_mut(&contact.id) {
-            Some(peer) if peer.contact == *contact && peer.suspect_since.is_none() => {
+            Some(peer) if peer.contact == *contact && !peer.is_suspect() => {
                 peer.last_heard = Some(now);
                 peer.alive = Some(now);
-                peer.doubted = None;
+                peer.silence = None;
                 true
             }
             _ => false,
@@ -134,7 +141,7 @@ impl Peers {
     /// A peer spoke to us: it lives. Returns the incarnation that was thought to live at this address before.
     pub fn heard(&mut self, now: Time, contact: Contact, rng: &mut Rng) -> Option<Incarnation> {
         self.make_room(contact.id, rng);
-        let lives = |peer: &&Peer| peer.last_heard.is_some() && peer.suspect_since.is_none();
+        let lives = |peer: &&Peer| peer.last_heard.is_some() && !peer.is_suspect();
         if self.by_id.get(&contact.id).filter(lives).is_some_and(|peer| peer.contact.addr != contact.addr) {
             // Another address with the id of a living peer: it will be refused, and says nothing about that peer.
             return None;
@@ -147,11 +154,7 @@ impl Peers {
         }
         peer.last_heard = Some(now);
         peer.alive = Some(now);
-        peer.doubted = None;
-        peer.suspect_since = None;
-        peer.vouched = None;
-        peer.refused = false;
-        peer.gone = false;
+        peer.silence = None;
         replaced
     }
 
@@ -164,7 +167,7 @@ impl Peers {
         match self.by_id.get_mut(&contact.id) {
             Some(peer) if peer.contact.incarnation == contact.incarnation => peer.alive = peer.alive.max(alive),
             // The process that was there does not answer; this one may have come after it.
-            Some(peer) if peer.suspect_since.is_none_or(|since| alive.is_none_or(|alive| alive <= since)) => {}
+            Some(peer) if peer.suspect_since().is_none_or(|since| alive.is_none_or(|alive| alive <= since)) => {}
             Some(_) | None => {
                 self.make_room(contact.id, rng);
                 self.absolve(contact.id);
@@ -181,7 +184,7 @@ impl Peers {
 
     /// A peer was found to be in this node's ring.
     pub fn confirm(&mut self, contact: &Contact) {
-        if let Some(peer) = self.get_mut(contact).filter(|peer| peer.suspect_since.is_none()) {
+        if let Some(peer) = self.get_mut(contact).filter(|peer| !peer.is_suspect()) {
             peer.in_ring = true;
         }
     }
@@ -196,11 +199,12 @@ impl Peers {
     /// The peer does not answer. True if that is news.
     pub fn suspect(&mut self, now: Time, contact: &Contact, refused: bool) -> bool {
         let Some(peer) = self.get_mut(contact) else { return false };
-        let news = peer.suspect_since.is_none();
-        peer.suspect_since.get_or_insert(now);
-        peer.refused |= refused;
+        let news = !peer.is_suspect();
         peer.in_ring = false;
-        if !peer.gone {
+        let silence = peer.silence.get_or_insert_default();
+        silence.suspect_since.get_or_insert(now);
+        silence.refused |= refused;
+        if !silence.gone {
             self.suspects.insert(contact.id);
         }
         news
@@ -209,21 +213,21 @@ impl Peers {
     /// Nothing comes from the peer at the moment: others are better for a route until it is heard again.
     pub fn doubt(&mut self, now: Time, contact: &Contact) {
         if let Some(peer) = self.get_mut(contact) {
-            peer.doubted.get_or_insert(now);
+            peer.silence.get_or_insert_default().doubted.get_or_insert(now);
         }
     }
 
     /// Somebody else says that a suspect lives.
     pub fn vouch(&mut self, now: Time, contact: &Contact) {
         if let Some(peer) = self.get_mut(contact) {
-            peer.vouched = Some(now);
+            peer.silence.get_or_insert_default().vouched = Some(now);
         }
     }
 
     /// This node was not itself for so long: what did not answer then is not to blame.
     pub fn forgive(&mut self, span: Span) {
         for id in self.suspects.iter().chain(&self.gone) {
-            if let Some(since) = self.by_id.get_mut(id).and_then(|peer| peer.suspect_since.as_mut()) {
+            if let Some(since) = self.by_id.get_mut(id).and_then(|peer| peer.silence.as_mut()?.suspect_since.as_mut()) {
                 *since += span;
             }
         }
@@ -231,12 +235,12 @@ impl Peers {
 
     pub fn is_usable(&self, contact: &Contact) -> bool {
         !self.is_buried(contact.incarnation)
-            && self.get(contact).is_none_or(|peer| peer.suspect_since.is_none() && peer.doubted.is_none())
+            && self.get(contact).is_none_or(Peer::is_usable)
     }
 
     /// Whether it was silent to several probes, or is over.
     pub fn is_suspect(&self, contact: &Contact) -> bool {
-        self.is_buried(contact.incarnation) || self.get(contact).is_some_and(|peer| peer.suspect_since.is_some())
+        self.is_buried(contact.incarnation) || self.get(contact).is_some_and(Peer::is_suspect)
     }
 
     /// It is no suspect any more.
@@ -258,8 +262,8 @@ impl Peers {
     }
 
     pub fn mark_gone(&mut self, contact: &Contact) {
-        let Some(peer) = self.get_mut(contact).filter(|peer| !peer.gone) else { return };
-        peer.gone = true;
+        let Some(peer) = self.get_mut(contact).filter(|peer| !peer.is_gone()) else { return };
+        peer.silence.get_or_insert_default().gone = true;
         self.suspects.remove(&contact.id);
         self.gone.insert(contact.id);
         self.gone_order.push_back(contact.id);
@@ -356,7 +360,7 @@ impl Peers {
 
     /// Whether a peer answers that is in a ring, or that has lost its ring too and has an id below this one.
     pub fn carries_on(&self, id: Id) -> bool {
-        self.by_id.values().filter(|peer| peer.suspect_since.is_none()).any(|peer| match peer.standing {
+        self.by_id.values().filter(|peer| !peer.is_suspect()).any(|peer| match peer.standing {
             Some(Standing::Member) => true,
             Some(Standing::Orphan) => peer.contact.id < id,
             _ => false,
@@ -430,20 +434,44 @@ impl Peer {
             rtt: Rtt::default(),
             last_heard: None,
             alive: None,
-            doubted: None,
-            suspect_since: None,
-            vouched: None,
-            refused: false,
-            gone: false,
+            silence: None,
             standing: None,
             in_ring: false,
         }
     }
 
+    /// Since when it does not answer this node.
+    pub fn suspect_since(&self) -> Option<Time> {
+        self.silence.as_ref()?.suspect_since
+    }
+
+    pub fn is_suspect(&self) -> bool {
+        self.suspect_since().is_some()
+    }
+
+    /// Whether its host refuses connections.
+    pub fn is_refused(&self) -> bool {
+        self.silence.as_ref().is_some_and(|silence| silence.refused)
+    }
+
+    /// Whether it has been silent for so long that its place was given up.
+    pub fn is_gone(&self) -> bool {
+        self.silence.as_ref().is_some_and(|silence| silence.gone)
+    }
+
+    /// Since when nobody has heard from a suspect, as far as this node was told.
+    pub fn silent_since(&self) -> Option<Time> {
+        let silence = self.silence.as_ref()?;
+        silence.suspect_since.max(silence.vouched)
+    }
+
+    fn is_usable(&self) -> bool {
+        self.silence.as_ref().is_none_or(|silence| silence.suspect_since.is_none() && silence.doubted.is_none())
+    }
+
     /// Whether a lookup may be sent to it.
     fn is_candidate(&self, now: Time) -> bool {
-        let answers = self.suspect_since.is_none() && self.doubted.is_none();
-        answers && self.alive.is_some_and(|at| now.since(at) < FRESH)
+        self.is_usable() && self.alive.is_some_and(|at| now.since(at) < FRESH)
     }
 
     fn is_kept(&self) -> bool {
@@ -461,6 +489,11 @@ mod tests {
 
     fn heard(peers: &mut Peers, id: u128) {
         peers.heard(Time(1), contact(id), &mut Rng::new(1));
+    }
+
+    #[test]
+    fn a_peer_is_small_as_a_node_may_know_thousands() {
+        assert!(size_of::<Peer>() <= 128, "{}", size_of::<Peer>());
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Overlay {
     pub fn peer(&self, contact: &Contact) -> Option<PeerReport> {
         self.peers
             .get(contact)
-            .map(|peer| PeerReport { rtt: peer.rtt.smoothed(), suspect: peer.suspect_since.is_some() })
+            .map(|peer| PeerReport { rtt: peer.rtt.smoothed(), suspect: peer.is_suspect() })
     }
 
     /// Who lives at `id`, as far as this node has heard.

@@ -48,13 +48,13 @@ impl Overlay {
 
     /// Whether a member counts as gone: certainly over, or silent past its time.
     pub fn is_gone(&self, contact: &Contact) -> bool {
-        self.is_over(contact, |peer| peer.gone)
+        self.is_over(contact, Peer::is_gone)
     }
 
     /// Whether a member counts as lost: what it held must be replaced.
     pub fn is_lost(&self, contact: &Contact) -> bool {
-        let horizon = |peer: &Peer| if peer.refused { Span::ZERO } else { self.config.lost_after };
-        self.is_over(contact, |peer| peer.gone && self.silence(peer) >= horizon(peer))
+        let horizon = |peer: &Peer| if peer.is_refused() { Span::ZERO } else { self.config.lost_after };
+        self.is_over(contact, |peer| peer.is_gone() && self.silence(peer) >= horizon(peer))
     }
 
     /// Whether some member may be silent that does not count as lost yet: one is, or the successor list has gaps.
@@ -78,8 +78,7 @@ impl Overlay {
 
     /// For how long nobody has heard from a suspect.
     fn silence(&self, peer: &Peer) -> Span {
-        let since = peer.suspect_since.max(peer.vouched);
-        since.map_or(Span::ZERO, |since| self.now.since(since))
+        peer.silent_since().map_or(Span::ZERO, |since| self.now.since(since))
     }
 
     /// How much this node doubts itself, 0 for not at all.
@@ -145,7 +144,7 @@ impl Overlay {
         if self.peers.heard_again(now, &from) {
             return true;
         }
-        let suspected = self.peers.get(&from).is_some_and(|peer| peer.suspect_since.is_some() && !peer.refused);
+        let suspected = self.peers.get(&from).is_some_and(|peer| peer.is_suspect() && !peer.is_refused());
         if let Some(old) = self.peers.heard(now, from, &mut self.rng) {
             // Another process listens at that address: what was there is over.
             self.bury(now, Contact { incarnation: old, ..from });
@@ -212,10 +211,10 @@ impl Overlay {
         let patience = u64::from(self.health.doubt) + 1;
         let overdue = |overlay: &Self, peer: &Peer| {
             let (silent, refused) = (overlay.config.gone_after * patience, overlay.config.gone_after_refused);
-            overlay.silence(peer) >= if peer.refused { refused } else { silent }
+            overlay.silence(peer) >= if peer.is_refused() { refused } else { silent }
         };
         let waiting: Vec<_> =
-            self.peers.suspects().map(|peer| (peer.contact, peer.refused, overdue(self, peer))).collect();
+            self.peers.suspects().map(|peer| (peer.contact, peer.is_refused(), overdue(self, peer))).collect();
         for (contact, ..) in waiting.iter().filter(|(.., overdue)| *overdue) {
             self.peers.mark_gone(contact);
             if self.mutated(Mutation::ForgetsTheGone) {
