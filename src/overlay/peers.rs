@@ -74,6 +74,8 @@ pub(super) struct Peers {
     buried: BTreeSet<Incarnation>,
     buried_order: VecDeque<Incarnation>,
     turns: Turns,
+    // Of all that were measured.
+    rtt: Rtt,
 }
 
 /// How many certainly dead members are remembered, so that late words about them are not believed.
@@ -99,6 +101,7 @@ impl Peers {
             buried: BTreeSet::new(),
             buried_order: VecDeque::new(),
             turns: Turns::default(),
+            rtt: Rtt::default(),
         }
     }
 
@@ -179,6 +182,7 @@ impl Peers {
     pub fn sample(&mut self, contact: &Contact, rtt: Span) {
         if let Some(peer) = self.by_id.get_mut(&contact.id) {
             peer.rtt.sample(rtt);
+            self.rtt.sample(rtt);
         }
     }
 
@@ -191,7 +195,7 @@ impl Peers {
 
     /// The time-out for a request to this peer.
     pub fn timeout(&self, contact: &Contact, attempt: u32) -> Span {
-        self.get(contact).map_or_else(Rtt::default, |peer| peer.rtt).timeout(attempt)
+        self.get(contact).map_or_else(Rtt::default, |peer| peer.rtt).timeout(attempt, &self.rtt)
     }
 
     // ----- who does not answer -----

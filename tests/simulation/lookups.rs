@@ -34,10 +34,9 @@ fn half_killed_1000_r20() {
             let plan = Plan { successors: 20, killed_per_mille: 500, ..Plan::new(seed, 1_000) };
             let outcome = played(&Plan { lookups: 10_000, ..plan }.with_routing(routing));
             let (path, time_outs) = (outcome.lookups.hops.mean(), outcome.lookups.silent.mean());
-            let most = if routing == Routing::FingersOnly { (6.0, 2.5) } else { (3.0, 2.0) };
+            let most = if routing == Routing::FingersOnly { (5.7, 2.5) } else { (3.0, 2.0) };
             assert_eq!(outcome.lookups.asked, 10_000);
-            // A dead finger that was never measured costs a second, and a few lookups meet ten of them.
-            assert!(outcome.lookups.failed <= 5, "{} without an answer", outcome.lookups.failed);
+            assert_eq!(outcome.lookups.failed, 0, "without an answer");
             assert!(path <= most.0 && time_outs <= most.1, "path {path}, {time_outs} time-outs");
         }
     });
