@@ -107,10 +107,7 @@ fn write_all(path: &Path, memories: &Receiver<Memory>) {
 
 fn write(path: &Path, memory: &Memory) -> io::Result<()> {
     let Memory { params, contacts } = memory;
-    let member = |contact: &Contact| KeptMember {
-        address: contact.addr,
-        incarnation: contact.incarnation.to_string(),
-    };
+    let member = |contact: &Contact| KeptMember { address: contact.addr, incarnation: contact.incarnation.to_string() };
     let kept = Kept {
         version: VERSION,
         ring: format!("{:032x}", params.ring),

@@ -128,9 +128,10 @@ impl Overlay {
         let Some(predecessor) = self.predecessor else { return };
         // A live predecessor stabilises with us at least every 1.5 rest intervals.
         let silence_max = self.config.stabilize_interval_rest * 3;
-        let silent = self.peers.get(&predecessor).is_none_or(|peer| {
-            peer.is_suspect() || peer.last_heard.is_none_or(|at| now.since(at) > silence_max)
-        });
+        let silent = self
+            .peers
+            .get(&predecessor)
+            .is_none_or(|peer| peer.is_suspect() || peer.last_heard.is_none_or(|at| now.since(at) > silence_max));
         if silent && !self.is_asking(|ask| *ask == Ask::Predecessor) {
             self.ask_neighbours(now, predecessor, Ask::Predecessor);
         }

@@ -238,8 +238,7 @@ impl Peers {
     }
 
     pub fn is_usable(&self, contact: &Contact) -> bool {
-        !self.is_buried(contact.incarnation)
-            && self.get(contact).is_none_or(Peer::is_usable)
+        !self.is_buried(contact.incarnation) && self.get(contact).is_none_or(Peer::is_usable)
     }
 
     /// Whether it was silent to several probes, or is over.

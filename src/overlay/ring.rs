@@ -222,9 +222,7 @@ impl Overlay {
 
     /// How a peer looks from here; `None` if it was never heard of.
     pub fn peer(&self, contact: &Contact) -> Option<PeerReport> {
-        self.peers
-            .get(contact)
-            .map(|peer| PeerReport { rtt: peer.rtt.smoothed(), suspect: peer.is_suspect() })
+        self.peers.get(contact).map(|peer| PeerReport { rtt: peer.rtt.smoothed(), suspect: peer.is_suspect() })
     }
 
     /// Who lives at `id`, as far as this node has heard.
