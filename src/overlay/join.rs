@@ -148,6 +148,10 @@ impl Overlay {
         if !self.is_before_successor(&joiner) {
             return JoinVerdict::NotHere;
         }
+        // While the successor takes another for its predecessor it answers for that whole arc, newcomers in it included.
+        if !self.is_vouched_for() {
+            return JoinVerdict::RetryAfter(wait);
+        }
         if let Some(Joining::Admitted(other, until)) = self.joining
             && other.incarnation != joiner.incarnation
             && now < until
@@ -157,6 +161,12 @@ impl Overlay {
         }
         self.joining = Some(Joining::Admitted(joiner, now + self.config.admission));
         JoinVerdict::Granted(self.list_for_joiner())
+    }
+
+    /// Whether the successor knows that this node comes before it.
+    fn is_vouched_for(&self) -> bool {
+        let known = |successor: Contact| self.vouched_by == Some(successor.incarnation);
+        self.successors.first().is_none_or(known)
     }
 
     /// This node's list. One that has come round to this node goes on with it for a joiner.

@@ -190,11 +190,11 @@ impl Overlay {
             return None;
         }
         if list[..at].iter().all(|contact| self.peers.is_suspect(contact)) {
-            // Those who were silent to several probes may be passed by, and one more that only did not acknowledge in
-            // time: the owner can tell whether that one is silent to it as well.
+            // Those who were silent to several probes may be passed by, and after them one more that only did not
+            // acknowledge in time: the owner, which comes next, can tell whether that one is silent to it as well.
             let proven = list[at..].iter().take_while(|contact| self.peers.is_suspect(contact)).count();
-            let next = list[at + proven..].iter().take(2).find(answers);
-            let owner = next.or_else(|| list[at..].iter().find(is_untried))?;
+            let next = || list[at + proven..].iter().take(2);
+            let owner = next().find(answers).or_else(|| next().find(is_untried))?;
             let passed_by = list.iter().take_while(|contact| *contact != owner).last();
             let silent_last = passed_by.map(|contact| contact.incarnation);
             return Some((*owner, Lookup { aim: Aim::Neighbour, silent_last, ..*lookup }));
@@ -252,7 +252,9 @@ impl Overlay {
     fn pass_on(&mut self, now: Time, lookup: Lookup, to: Contact, tried: Vec<Incarnation>) {
         let hop = self.fresh_request();
         if self.hops.waiting.len() < HOPS_WAITING_MAX {
-            self.timers.set(Timer::Hop(hop), now + self.peers.timeout(&to, 0) + self.config.ack_delay);
+            // Whether it answers decides whether this node may answer in its place.
+            let attempt = u32::from(lookup.aim == Aim::Neighbour && self.predecessor == Some(to));
+            self.timers.set(Timer::Hop(hop), now + self.peers.timeout(&to, attempt) + self.config.ack_delay);
             self.hops.waiting.insert(hop, Hop { lookup, to, sent: now, tried });
         }
         self.send(to, RingMessage::Lookup { hop, lookup });
@@ -310,7 +312,7 @@ impl Overlay {
             let waited = |who| self.predecessor_before.is_some_and(|before| before.incarnation == who);
             return lookup.silent_last.is_none_or(waited);
         };
-        !self.peers.is_usable(&before)
+        self.peers.is_silent(self.now, &before)
             && lookup.silent_last == Some(before.incarnation)
             && self.is_near(lookup.target, &before)
     }
@@ -420,13 +422,20 @@ impl Overlay {
     fn skip_hop(&mut self, now: Time, hop: u64) {
         let Some(Hop { mut lookup, to, mut tried, .. }) = self.drop_hop(hop) else { return };
         tried.push(to.incarnation);
+        // Of another one that was passed by on the way here this node knows nothing.
+        let alone = lookup.silent_last.is_none_or(|other| other == to.incarnation);
         lookup.silent += 1;
         lookup.silent_last = Some(to.incarnation);
         match self.origins.0.get(&lookup.request).map(|origin| origin.purpose) {
             Some(Purpose::Join(_)) if lookup.origin == self.me => self.end_lookup(now, lookup.request, None),
             None if lookup.origin == self.me => {}
             // It went back to the predecessor, and this node has now waited for that one itself.
-            _ if lookup.aim == Aim::Neighbour && self.predecessor == Some(to) && self.is_nearest(&lookup) => {
+            _ if lookup.aim == Aim::Neighbour
+                && alone
+                && self.predecessor == Some(to)
+                && !self.peers.is_usable(&to)
+                && self.is_near(lookup.target, &to) =>
+            {
                 self.answer(now, &lookup, self.me, to);
             }
             _ => {

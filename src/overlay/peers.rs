@@ -246,6 +246,13 @@ impl Peers {
         self.is_buried(contact.incarnation) || self.get(contact).is_some_and(Peer::is_suspect)
     }
 
+    /// Whether nothing has come from it for twice its time-out after it was asked, or that is proven by probes.
+    pub fn is_silent(&self, now: Time, contact: &Contact) -> bool {
+        let doubted = self.get(contact).and_then(|peer| peer.silence.as_ref()?.doubted);
+        let waited = doubted.is_some_and(|at| now.since(at) >= self.timeout(contact, 0));
+        waited || self.is_suspect(contact)
+    }
+
     /// It is no suspect any more.
     fn absolve(&mut self, id: Id) {
         self.suspects.remove(&id);

@@ -76,6 +76,8 @@ pub struct Overlay {
     /// Somebody has this member as its successor. Until then it hangs beside the ring, and what it knows may be stale:
     /// it lets nobody in and releases nobody.
     pub(super) linked: bool,
+    /// The successor that has last said that this node comes before it.
+    pub(super) vouched_by: Option<Incarnation>,
     pub(super) predecessor: Option<Contact>,
     // The latest one, while there is none.
     pub(super) predecessor_before: Option<Contact>,
@@ -166,6 +168,7 @@ impl Overlay {
             standing: Standing::Joining,
             was_member: false,
             linked: false,
+            vouched_by: None,
             predecessor: None,
             predecessor_before: None,
             successors: SuccessorList::new(me.id, config.successors),
@@ -318,6 +321,9 @@ impl Overlay {
                 let news: Vec<Contact> = news.map(|(_, contact)| *contact).chain(predecessor).collect();
                 self.hear_of(now, &news);
                 self.peers.note_standing(&from, standing);
+                if self.successors.first() == Some(from) {
+                    self.vouched_by = (predecessor == Some(self.me)).then_some(from.incarnation);
+                }
                 if let Some(ask) = self.take_reply(now, from, request) {
                     self.on_neighbours(now, from, &ask, standing, predecessor, &successors);
                 }

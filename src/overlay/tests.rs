@@ -32,11 +32,18 @@ impl Table {
         list.iter().for_each(|contact| {
             table.node.handle_alive(table.now, *contact);
         });
+        table.vouch(list[0], me);
         table.sent();
         table
     }
 
-    /// The same when it has just come in, and nobody has said that it is its successor.
+    /// The node says that `before` comes before it.
+    fn vouch(&mut self, from: Contact, before: Contact) {
+        let (standing, predecessor) = (Standing::Member, Some(before));
+        self.hear(from, RingMessage::Neighbours { request: 0, standing, predecessor, successors: vec![] });
+    }
+
+    /// A member that has just come in, and nobody has said that it is its successor.
     fn entered(me: Contact, before: Contact, list: &[Contact]) -> Self {
         let mut table = Self::new(me);
         table.ask_to_join(before);
@@ -291,6 +298,8 @@ fn nobody_is_let_in_while_the_successor_is_being_replaced() {
     let reply = RingMessage::Neighbours { request, standing: Standing::Member, predecessor: None, successors: vec![a] };
     table.hear(d, reply);
     assert_eq!(table.released(c), Some(true));
+    assert!(must_wait(&table.verdict_on(b)), "the new successor takes the leaver for its predecessor");
+    table.vouch(d, a);
     assert_eq!(table.verdict_on(b), JoinVerdict::Granted(vec![d, a]));
 }
 
@@ -327,6 +336,8 @@ fn a_member_beside_the_ring_lets_nobody_in_and_releases_nobody() {
     assert_eq!(table.released(d), Some(false));
     table.hear(a, RingMessage::Notify);
     table.sent();
+    assert!(must_wait(&table.verdict_on(c)), "d answers for the whole arc behind a");
+    table.vouch(d, b);
     assert_eq!(table.verdict_on(c), JoinVerdict::Granted(vec![d, a]));
 }
 

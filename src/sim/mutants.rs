@@ -250,11 +250,5 @@ fn two_joiners_at_once() {
 
 #[test]
 fn newcomers_whose_lists_skip_somebody() {
-    notice(
-        Mutation::TakesWhoSkips,
-        "Lost",
-        &[1_000_367, 1_000_979, 1_002_230, 1_002_689, 1_003_034, 1_004_179],
-        3,
-        churned,
-    );
+    notice(Mutation::TakesWhoSkips, "Lost", &[2_003_632, 2_006_797, 3_004_854, 3_007_838, 3_010_913], 3, churned);
 }

@@ -95,7 +95,22 @@ impl World {
         self.lookups.len()
     }
 
-    /// Every running node is a member and every pointer is right: one ordered ring.
+    /// Every running node is a member and has the right neighbours: what `/v1/ring` calls whole. The rest of a successor
+    /// list may still be on its way.
+    pub fn is_cycle(&self) -> bool {
+        let nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        let Some(mut members) = nodes.map(|node| node.overlay()).collect::<Option<Vec<_>>>() else { return false };
+        members.sort_by_key(|overlay| overlay.me().id);
+        let count = members.len();
+        let neighbour = |at: usize| (count > 1).then(|| members[at % count].me());
+        (0..count).all(|at| {
+            members[at].standing().is_member()
+                && members[at].successors().first().copied() == neighbour(at + 1)
+                && members[at].predecessor() == neighbour(at + count - 1)
+        })
+    }
+
+    /// Every running node is a member and every pointer is right, to the end of every successor list.
     pub fn is_whole(&self) -> bool {
         self.watch.is_ideal() && self.watch.len() == self.hosts.iter().filter(|host| host.node.is_some()).count()
     }

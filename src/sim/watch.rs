@@ -426,12 +426,14 @@ impl RingWatch {
         Ok(())
     }
 
-    /// From now on lookups must know this member, if it is on the cycle and its successor knows it too. (The cycle is
-    /// only followed where faults are looked for.)
+    /// From now on lookups must know this member, if it is on the cycle and the next member knows it too: that one may
+    /// hang beside the cycle and have come in before this member was found again. (The cycle is only followed where
+    /// faults are looked for.)
     fn establish(&mut self, now: Time, id: Id) {
         let counts = |member: &&Member| (member.on_cycle || !self.strict) && !member.leaving;
         let Some(member) = self.members.get(&id).filter(counts) else { return };
-        let Some(next) = member.next.and_then(|next| self.members.get(&next)) else { return };
+        let after = self.members.range((Bound::Excluded(id), Bound::Unbounded)).chain(&self.members);
+        let Some((_, next)) = after.into_iter().next() else { return };
         let follows = next.predecessor.is_some_and(|before| before.incarnation == member.me.incarnation);
         if next.me.id == id || follows && self.listed_by.contains_key(&member.me.incarnation) {
             self.eras.establish(now, id);

@@ -14,9 +14,10 @@ pub fn for_fixed_seeds(name: &str, fixed: u64, run: impl Fn(u64)) {
     each(name, 1..=fixed, run);
 }
 
-/// Runs `run` for a few fixed seeds and `fresh` fresh ones; names the seed of a failure.
-pub fn for_fresh_seeds(name: &str, fresh: u64, run: impl Fn(u64)) {
-    each(name, (1..=20).chain(fresh_seeds(fresh)), run);
+/// Runs `run` for a few fixed seeds, for those that once `found` something, and for `fresh` fresh ones; names the seed of
+/// a failure.
+pub fn for_fresh_seeds(name: &str, found: &[u64], fresh: u64, run: impl Fn(u64)) {
+    each(name, (1..=20).chain(found.iter().copied()).chain(fresh_seeds(fresh)), run);
 }
 
 fn each(name: &str, seeds: impl Iterator<Item = u64>, run: impl Fn(u64)) {
