@@ -149,6 +149,7 @@ fn a_body_exactly_at_the_limit_passes_and_one_byte_more_is_413_before_it_is_read
     client.send(format!("PUT /k HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", MAX_VALUE + 1));
     let answer = client.answer();
     answer.is_problem(413, "body_too_large");
+    assert!(answer.text().contains(" 1048576 bytes"), "the limit is named: {}", answer.text());
     assert!(answer.closes());
     client.end_sending();
     client.wait_closed();

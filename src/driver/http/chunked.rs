@@ -3,7 +3,7 @@
 //! Extensions and trailers are bounded and thrown away. Every line must end with CR LF; anything else is refused.
 
 use super::limits::{CHUNK_LINE_MAX, CHUNK_OVERHEAD_MAX};
-use super::refusal::{BAD_CHUNK, BODY_TOO_LARGE, HEAD_TOO_LARGE, Refusal};
+use super::refusal::{BAD_CHUNK, HEAD_TOO_LARGE, Refusal, body_too_large};
 
 /// Bytes of a plain chunk's own lines that are not counted as overhead: size, CR LF, CR LF.
 const FREE_PER_CHUNK: usize = 12;
@@ -87,7 +87,7 @@ impl Chunked {
                 let size = parse_size(&line)?;
                 // `body_len` never exceeds `body_max`: every chunk was checked before its data was taken.
                 if size > body_max - body_len {
-                    return Err(BODY_TOO_LARGE);
+                    return Err(body_too_large(body_max));
                 }
                 self.expect = if size == 0 { Expect::Trailer } else { Expect::Data(size) };
             }
@@ -106,7 +106,7 @@ impl Chunked {
     }
 }
 
-/// The size on a chunk's first line: hexadecimal digits, then nothing or an extension after `;`.
+/// The size on a chunk's first line, the largest there is for any larger one: hexadecimal digits, then nothing or an extension after `;`.
 fn parse_size(line: &[u8]) -> Result<usize, Refusal> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let well_ended = matches!(line.get(digits), None | Some(b';'));
@@ -114,11 +114,11 @@ fn parse_size(line: &[u8]) -> Result<usize, Refusal> {
         return Err(BAD_CHUNK);
     }
     if digits > SIZE_DIGITS_MAX {
-        return Err(BODY_TOO_LARGE);
+        return Ok(usize::MAX);
     }
     let text = std::str::from_utf8(&line[..digits]).map_err(|_| BAD_CHUNK)?;
     let size = u64::from_str_radix(text, 16).map_err(|_| BAD_CHUNK)?;
-    usize::try_from(size).map_err(|_| BODY_TOO_LARGE)
+    Ok(usize::try_from(size).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn a_body_over_the_limit_is_refused_at_the_size_line() {
-        assert_eq!(decode(b"4\r\nWiki\r\n1\r\n", 100, 4), Err(BODY_TOO_LARGE));
-        assert_eq!(decode(b"FFFFFFFFFFFFFFFFFF\r\n", 100, 4), Err(BODY_TOO_LARGE));
+        assert_eq!(decode(b"4\r\nWiki\r\n1\r\n", 100, 4), Err(body_too_large(4)));
+        assert_eq!(decode(b"FFFFFFFFFFFFFFFFFF\r\n", 100, 4), Err(body_too_large(4)));
     }
 
     #[test]

@@ -273,7 +273,7 @@ fn framing(method: &str, version_minor: u8, seen: &Seen, body_max: usize) -> Res
     match (seen.codings, seen.length) {
         (0, None) if matches!(method, "PUT" | "POST" | "PATCH") => Err(refusal::LENGTH_REQUIRED),
         (0, None) => Ok(Framing::None),
-        (0, Some(length)) if length > body_max => Err(refusal::BODY_TOO_LARGE),
+        (0, Some(length)) if length > body_max => Err(refusal::body_too_large(body_max)),
         (0, Some(length)) => Ok(Framing::Length(length)),
         (1, None) if version_minor == 1 && seen.chunked => Ok(Framing::Chunked),
         (1, None) if version_minor == 1 => Err(refusal::BAD_CODING),

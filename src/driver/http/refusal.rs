@@ -20,14 +20,16 @@ pub(super) struct Refusal {
     pub detail: &'static str,
     /// Whether the client is told to come back soon.
     pub retry: bool,
+    /// The bytes that are allowed, where that depends on the node.
+    pub limit: Option<usize>,
 }
 
 const fn refusal(status: u16, code: &'static str, detail: &'static str) -> Refusal {
-    Refusal { status, code, detail, retry: false }
+    Refusal { status, code, detail, retry: false, limit: None }
 }
 
 const fn overload(code: &'static str, detail: &'static str) -> Refusal {
-    Refusal { status: 503, code, detail, retry: true }
+    Refusal { status: 503, code, detail, retry: true, limit: None }
 }
 
 pub(super) const BARE_LINE_END: Refusal =
@@ -54,7 +56,6 @@ pub(super) const SLOW_HEAD: Refusal = refusal(408, "slow_head", "The head of the
 pub(super) const SLOW_BODY: Refusal = refusal(408, "slow_body", "The body of the request took too long to arrive.");
 pub(super) const LENGTH_REQUIRED: Refusal =
     refusal(411, "length_required", "This method needs a Content-Length or a chunked body.");
-pub(super) const BODY_TOO_LARGE: Refusal = refusal(413, "body_too_large", "The body is over the limit of this node.");
 pub(super) const TARGET_TOO_LONG: Refusal = refusal(414, "target_too_long", "The request target is over 8 KiB.");
 pub(super) const BAD_EXPECTATION: Refusal =
     refusal(417, "bad_expectation", "The only expectation understood here is `100-continue`.");
@@ -81,6 +82,12 @@ const WRITE_UNKNOWN: Refusal = refusal(
     "No answer came from inside this node; the write may have happened or may happen yet.",
 );
 
+/// The answer to a body of more than this.
+pub(super) const fn body_too_large(limit: usize) -> Refusal {
+    let detail = "The body is larger than a value may be in this ring (--max-value when it was created)";
+    Refusal { limit: Some(limit), ..refusal(413, "body_too_large", detail) }
+}
+
 /// The answer where the application's was lost on its way, for a `safe` method or one that writes.
 pub(super) const fn lost(safe: bool) -> Refusal {
     if safe { READ_LOST } else { WRITE_UNKNOWN }
@@ -104,7 +111,10 @@ impl Refusal {
 
     /// The same in the form that the application's answers have.
     pub(super) fn answer(&self) -> HttpResponse {
-        problem(self.status, self.code, self.detail)
+        match self.limit {
+            Some(limit) => problem(self.status, self.code, &format!("{}: {limit} bytes.", self.detail)),
+            None => problem(self.status, self.code, self.detail),
+        }
     }
 
     /// The whole HTTP/1.1 response; without its body where the request was HEAD.
