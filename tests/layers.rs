@@ -38,7 +38,18 @@ const FOLDERS: &[(&str, u32, &[&str])] = &[
     (
         "cli",
         6,
-        &["clap", "tracing", "tracing_subscriber", "toml", "ureq", "serde", "serde_json", "base64", "percent_encoding"],
+        &[
+            "clap",
+            "tracing",
+            "tracing_subscriber",
+            "toml",
+            "ureq",
+            "libm",
+            "serde",
+            "serde_json",
+            "base64",
+            "percent_encoding",
+        ],
     ),
 ];
 

@@ -5,6 +5,11 @@
 
 use std::fmt::Write;
 
+use libm::{log, log10, pow};
+
+/// The logarithm of a power may come out a little beside the whole number that it is.
+const EXACT: f64 = 1e-9;
+
 /// A plot.
 #[derive(Clone, Debug)]
 pub struct Plot {
@@ -269,11 +274,11 @@ impl Range {
             Scale::Log(base) => {
                 let base = f64::from(base);
                 let (low, high) = if low <= high { (low, high) } else { (1.0, base) };
-                let first = low.log(base).floor();
-                let last = high.log(base).ceil().max(first + 1.0);
+                let first = (log(low) / log(base) + EXACT).floor();
+                let last = (log(high) / log(base) - EXACT).ceil().max(first + 1.0);
                 let powers = std::iter::successors(Some(first), |n| Some(n + 1.0)).take_while(|n| *n <= last);
-                let marks = powers.map(|n| base.powf(n)).collect();
-                Self { low: base.powf(first), high: base.powf(last), marks, scale }
+                let marks = powers.map(|n| pow(base, n)).collect();
+                Self { low: pow(base, first), high: pow(base, last), marks, scale }
             }
         }
     }
@@ -282,7 +287,7 @@ impl Range {
     fn share(&self, value: f64) -> f64 {
         let share = match self.scale {
             Scale::Linear => (value - self.low) / (self.high - self.low),
-            Scale::Log(_) => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),
+            Scale::Log(_) => log(value.max(self.low) / self.low) / log(self.high / self.low),
         };
         share.clamp(0.0, 1.0)
     }
@@ -290,7 +295,7 @@ impl Range {
 
 /// The next of 1, 2, 5, 10, 20 .. that is not smaller.
 fn nice_step(least: f64) -> f64 {
-    let power = 10_f64.powf(least.log10().floor());
+    let power = pow(10.0, log10(least).floor());
     [1.0, 2.0, 5.0].into_iter().map(|n| n * power).find(|step| *step >= least * 0.999).unwrap_or(10.0 * power)
 }
 
