@@ -3,7 +3,7 @@
 CARGO ?= cargo
 N ?= 5
 
-.PHONY: build test lint doc ring bench figures proto soak audit clean
+.PHONY: build test lint doc ring bench figures proto trace soak audit clean
 
 build: ## the program, target/release/chordkv
 	$(CARGO) build --release --locked
@@ -32,7 +32,13 @@ proto: ## src/wire/pb.rs and the golden bytes, from proto/peer.proto
 	CHORDKV_PROTO=write $(CARGO) test --test proto
 	CHORDKV_PROTO=write $(CARGO) test --lib wire
 
-soak: ## the simulator for hours: SEEDS fresh seeds for every test
+trace: build ## a simulated run is the same whatever the compiler optimises
+	$(CARGO) build --locked
+	@for program in debug release; do \
+	    target/$$program/chordkv sim --nodes 60 --churn 1 --kill 0.2 --lookups 500 | grep trace; \
+	done | uniq -c | grep -q '^ *2 ' || { echo "the traces of both builds differ" >&2; exit 1; }
+
+soak: trace ## the simulator for hours: SEEDS fresh seeds for every test
 	CHORDKV_SEEDS=$${SEEDS:-5000} $(CARGO) test --release --test simulation -- --nocapture
 
 audit: ## licences and sources of all dependencies, advisories where their database can be reached

@@ -10,7 +10,7 @@ use rustix::net::sockopt::set_tcp_user_timeout;
 
 use super::outbox::{Full, Outbox};
 use crate::base::{Contact, Ids, Span, Time};
-use crate::node::{Lane, Message};
+use crate::node::{Lane, Message, RingParams};
 use crate::wire::handshake::HELLO_BYTES_MAX;
 use crate::wire::{FrameDecoder, Packet, WireError, decode_with};
 
@@ -21,6 +21,8 @@ pub(super) struct Connection {
     pub phase: Phase,
     /// What this node dialled, if it did.
     pub dialled: Option<Dialled>,
+    /// The ring that the handshake agreed on.
+    pub ring: Option<RingParams>,
     decoder: FrameDecoder,
     outbox: Outbox,
     /// When bytes last came or were handed to the system.
@@ -85,6 +87,7 @@ impl Connection {
             socket,
             phase,
             dialled,
+            ring: None,
             decoder: FrameDecoder::with_limit(HELLO_BYTES_MAX),
             outbox: Outbox::default(),
             last_traffic: now,

@@ -132,7 +132,7 @@ impl Peers {
     /// Dials a seed whose address was found.
     pub fn dial_seed(&mut self, now: Time, registry: &Registry, seed: String, addr: SocketAddr) {
         if let Some(connection) = self.by_addr.get(&addr).and_then(|&at| self.slots[at].connection.as_mut()) {
-            match (connection.phase, &mut connection.dialled, self.local.ring) {
+            match (connection.phase, &mut connection.dialled, connection.ring) {
                 (Phase::Open(peer), _, Some(params)) => {
                     let peer = (peer.addr, peer.incarnation);
                     self.inputs.push_back(Input::Session { peer, params, seed: Some(seed) });
@@ -383,6 +383,9 @@ impl Peers {
 
     fn opened(&mut self, at: usize, contact: Contact, params: crate::node::RingParams, dialled: Option<Dialled>) {
         let Dialled { addr, seed, waiting } = dialled.unwrap_or_default();
+        if let Some(connection) = &mut self.slots[at].connection {
+            connection.ring = Some(params);
+        }
         // A seed may be known by another address than the one it advertises.
         if let Some(addr) = addr.filter(|addr| *addr != contact.addr) {
             self.by_addr.remove(&addr);

@@ -117,6 +117,9 @@ impl<S: Store> ChordNode<S> {
             self.outputs.push_back(Output::Stop(Stop::Fatal(format!("{seed} refuses this node: {reason}"))));
             return;
         }
+        if let (Some(inside), Ok(addr)) = (&mut self.inside, seed.parse()) {
+            inside.overlay.forget_standing_at(addr);
+        }
         let retry_in = self.timers.get(NodeTimer::Seek).map_or(Span::ZERO, |at| at.since(now.mono));
         if self.config.seeds.contains(&seed) {
             self.outputs.push_back(Output::Event(Event::SeedFailed { seed, reason, retry_in }));

@@ -20,6 +20,9 @@ pub(super) enum Joining {
 /// A joiner that must wait does so for this long plus as much again at random.
 const RETRY_AFTER_MS: u64 = 20;
 
+/// How long joiners wait for the successor to know of the member that lets them in.
+const VOUCH_WAIT: Span = Span::secs(3);
+
 impl Overlay {
     // ----- the joiner -----
 
@@ -106,6 +109,7 @@ impl Overlay {
         self.set_standing(Standing::Member);
         self.was_member = true;
         self.linked = false;
+        self.vouched_by = None;
         self.predecessor = Some(before);
         self.predecessor_before = None;
         self.start_maintenance(now);
@@ -149,7 +153,7 @@ impl Overlay {
             return JoinVerdict::NotHere;
         }
         // While the successor takes another for its predecessor it answers for that whole arc, newcomers in it included.
-        if !self.is_vouched_for() {
+        if !self.is_vouched_for(now) {
             return JoinVerdict::RetryAfter(wait);
         }
         if let Some(Joining::Admitted(other, until)) = self.joining
@@ -163,10 +167,21 @@ impl Overlay {
         JoinVerdict::Granted(self.list_for_joiner())
     }
 
-    /// Whether the successor knows that this node comes before it.
-    fn is_vouched_for(&self) -> bool {
-        let known = |successor: Contact| self.vouched_by == Some(successor.incarnation);
-        self.successors.first().is_none_or(known)
+    /// Whether the successor knows that this node comes before it. One that keeps saying otherwise may reach somebody
+    /// whom this node does not: after a while joiners are let in all the same, who may reach both.
+    fn is_vouched_for(&mut self, now: Time) -> bool {
+        let Some(head) = self.successors.first() else { return true };
+        if self.vouched_by == Some(head.incarnation) {
+            self.vouch_awaited = None;
+            return true;
+        }
+        match self.vouch_awaited {
+            Some((who, since)) if who == head.incarnation => now.since(since) >= VOUCH_WAIT,
+            _ => {
+                self.vouch_awaited = Some((head.incarnation, now));
+                false
+            }
+        }
     }
 
     /// This node's list. One that has come round to this node goes on with it for a joiner.

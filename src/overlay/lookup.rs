@@ -252,12 +252,16 @@ impl Overlay {
     fn pass_on(&mut self, now: Time, lookup: Lookup, to: Contact, tried: Vec<Incarnation>) {
         let hop = self.fresh_request();
         if self.hops.waiting.len() < HOPS_WAITING_MAX {
-            // Whether it answers decides whether this node may answer in its place.
-            let attempt = u32::from(lookup.aim == Aim::Neighbour && self.predecessor == Some(to));
-            self.timers.set(Timer::Hop(hop), now + self.peers.timeout(&to, attempt) + self.config.ack_delay);
+            self.timers.set(Timer::Hop(hop), now + self.hop_timeout(&lookup, &to));
             self.hops.waiting.insert(hop, Hop { lookup, to, sent: now, tried });
         }
         self.send(to, RingMessage::Lookup { hop, lookup });
+    }
+
+    fn hop_timeout(&self, lookup: &Lookup, to: &Contact) -> Span {
+        // Whether the predecessor answers decides whether this node may answer in its place.
+        let attempt = u32::from(lookup.aim == Aim::Neighbour && self.predecessor == Some(*to));
+        self.peers.hop_timeout(to, attempt) + self.config.ack_delay
     }
 
     // ----- at a hop -----
@@ -370,7 +374,7 @@ impl Overlay {
 
     pub(super) fn on_lookup_refused(&mut self, now: Time, from: Contact, hop: u64) {
         if self.hops.waiting.get(&hop).is_some_and(|waiting| waiting.to == from) {
-            self.skip_hop(now, hop);
+            self.skip_hop(now, hop, false);
         }
     }
 
@@ -380,21 +384,21 @@ impl Overlay {
             // need not wait for it too.
             self.peers.doubt(now, &to);
             self.probe(now, to);
-            self.skip_hop(now, hop);
+            self.skip_hop(now, hop, true);
         }
     }
 
     /// A hop is still being waited for after a gap in this node's own time: it gets its time anew.
     pub(super) fn wait_anew(&mut self, now: Time, hop: u64) {
-        if let Some(Hop { to, .. }) = self.hops.waiting.get(&hop) {
-            self.timers.set(Timer::Hop(hop), now + self.peers.timeout(to, 0) + self.config.ack_delay);
+        if let Some(Hop { lookup, to, .. }) = self.hops.waiting.get(&hop) {
+            self.timers.set(Timer::Hop(hop), now + self.hop_timeout(lookup, to));
         }
     }
 
     pub(super) fn fail_hops_to(&mut self, now: Time, addr: SocketAddr) {
         let hops: Vec<u64> = self.hops.waiting.iter().filter(|(_, w)| w.to.addr == addr).map(|(&hop, _)| hop).collect();
         for hop in hops {
-            self.skip_hop(now, hop);
+            self.skip_hop(now, hop, false);
         }
     }
 
@@ -419,7 +423,8 @@ impl Overlay {
         self.hops.waiting.remove(&hop)
     }
 
-    fn skip_hop(&mut self, now: Time, hop: u64) {
+    /// Tries the next one. `waited`: this one had its time; a connection that broke proves nothing.
+    fn skip_hop(&mut self, now: Time, hop: u64, waited: bool) {
         let Some(Hop { mut lookup, to, mut tried, .. }) = self.drop_hop(hop) else { return };
         tried.push(to.incarnation);
         // Of another one that was passed by on the way here this node knows nothing.
@@ -433,7 +438,7 @@ impl Overlay {
             _ if lookup.aim == Aim::Neighbour
                 && alone
                 && self.predecessor == Some(to)
-                && !self.peers.is_usable(&to)
+                && (waited || self.peers.is_suspect(&to))
                 && self.is_near(lookup.target, &to) =>
             {
                 self.answer(now, &lookup, self.me, to);

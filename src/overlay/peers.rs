@@ -195,7 +195,12 @@ impl Peers {
 
     /// The time-out for a request to this peer.
     pub fn timeout(&self, contact: &Contact, attempt: u32) -> Span {
-        self.get(contact).map_or_else(Rtt::default, |peer| peer.rtt).timeout(attempt, &self.rtt)
+        self.get(contact).map_or_else(Rtt::default, |peer| peer.rtt).timeout(attempt)
+    }
+
+    /// The time-out for a lookup that is passed to this peer. One that is skipped too early is probed, and so measured.
+    pub fn hop_timeout(&self, contact: &Contact, attempt: u32) -> Span {
+        self.get(contact).map_or_else(Rtt::default, |peer| peer.rtt).timeout_or_guess(attempt, &self.rtt)
     }
 
     // ----- who does not answer -----
@@ -249,7 +254,7 @@ impl Peers {
     /// Whether nothing has come from it for twice its time-out after it was asked, or that is proven by probes.
     pub fn is_silent(&self, now: Time, contact: &Contact) -> bool {
         let doubted = self.get(contact).and_then(|peer| peer.silence.as_ref()?.doubted);
-        let waited = doubted.is_some_and(|at| now.since(at) >= self.timeout(contact, 0));
+        let waited = doubted.is_some_and(|at| now.since(at) >= self.hop_timeout(contact, 0));
         waited || self.is_suspect(contact)
     }
 
@@ -366,6 +371,13 @@ impl Peers {
     /// What peers have said of themselves counts no more.
     pub fn forget_standings(&mut self) {
         self.by_id.values_mut().for_each(|peer| peer.standing = None);
+    }
+
+    /// No connection to that address can be made: what was said from there counts no more.
+    pub fn forget_standing_of(&mut self, id: Id) {
+        if let Some(peer) = self.by_id.get_mut(&id) {
+            peer.standing = None;
+        }
     }
 
     /// Whether a peer answers that is in a ring, or that has lost its ring too and has an id below this one.

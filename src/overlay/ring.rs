@@ -76,8 +76,10 @@ pub struct Overlay {
     /// Somebody has this member as its successor. Until then it hangs beside the ring, and what it knows may be stale:
     /// it lets nobody in and releases nobody.
     pub(super) linked: bool,
-    /// The successor that has last said that this node comes before it.
+    /// The successor once it has said that this node comes before it.
     pub(super) vouched_by: Option<Incarnation>,
+    /// The successor whose word is awaited by whoever wants to come in, and since when.
+    pub(super) vouch_awaited: Option<(Incarnation, Time)>,
     pub(super) predecessor: Option<Contact>,
     // The latest one, while there is none.
     pub(super) predecessor_before: Option<Contact>,
@@ -169,6 +171,7 @@ impl Overlay {
             was_member: false,
             linked: false,
             vouched_by: None,
+            vouch_awaited: None,
             predecessor: None,
             predecessor_before: None,
             successors: SuccessorList::new(me.id, config.successors),
@@ -236,6 +239,11 @@ impl Overlay {
     /// Whether this node was in the ring before it lost its neighbours.
     pub fn was_member(&self) -> bool {
         self.was_member
+    }
+
+    /// A dial while joining again has failed: whoever was there carries nothing on.
+    pub fn forget_standing_at(&mut self, addr: SocketAddr) {
+        self.peers.forget_standing_of(Contact::id_of(self.config.capacity, addr));
     }
 
     /// Whether somebody carries the ring on for this node that lost it: one who answers and is in a ring, or a member of
@@ -321,10 +329,10 @@ impl Overlay {
                 let news: Vec<Contact> = news.map(|(_, contact)| *contact).chain(predecessor).collect();
                 self.hear_of(now, &news);
                 self.peers.note_standing(&from, standing);
-                if self.successors.first() == Some(from) {
-                    self.vouched_by = (predecessor == Some(self.me)).then_some(from.incarnation);
-                }
                 if let Some(ask) = self.take_reply(now, from, request) {
+                    if self.successors.first() == Some(from) {
+                        self.vouched_by = (predecessor == Some(self.me)).then_some(from.incarnation);
+                    }
                     self.on_neighbours(now, from, &ask, standing, predecessor, &successors);
                 }
             }
@@ -465,6 +473,8 @@ impl Overlay {
 
     pub(super) fn note_neighbours(&mut self) {
         self.neighbours_version += 1;
+        let head = self.successors.first().map(|head| head.incarnation);
+        self.vouched_by = self.vouched_by.filter(|who| Some(*who) == head);
     }
 
     /// Members of the ring were named by one who should know.

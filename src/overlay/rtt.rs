@@ -39,14 +39,24 @@ impl Rtt {
     }
 
     /// SRTT + 4 RTTVAR within [`RTO_MIN`] and [`RTO_MAX`], doubled for each attempt (0 for the first) up to the highest.
-    /// `others`, of all peers together, stands in for one that was never measured: the first word to a peer may wait for
-    /// a connection and a hello before it makes its own way, so it gets three of its time-outs, [`RTO_FIRST`] at most.
-    pub fn timeout(&self, attempt: u32, others: &Self) -> Span {
-        let base = |rtt: &Self| rtt.state.map(|(srtt, var)| Span(u64::from(srtt) + u64::from(var) * 4));
-        let first = || base(others).map_or(RTO_FIRST, |base| (base * 3).min(RTO_FIRST));
-        let base = base(self).unwrap_or_else(first).clamp(RTO_MIN, RTO_MAX);
-        (base * (1 << attempt.min(8))).min(RTO_MAX)
+    pub fn timeout(&self, attempt: u32) -> Span {
+        doubled(self.base().unwrap_or(RTO_FIRST), attempt)
     }
+
+    /// The same where to be wrong costs little: three time-outs of all peers together, `others`, stand in for one that was
+    /// never measured, [`RTO_FIRST`] at most. Three, as the first word to a peer may wait for a connection and a hello.
+    pub fn timeout_or_guess(&self, attempt: u32, others: &Self) -> Span {
+        let guess = || others.base().map_or(RTO_FIRST, |base| (base * 3).min(RTO_FIRST));
+        doubled(self.base().unwrap_or_else(guess), attempt)
+    }
+
+    fn base(&self) -> Option<Span> {
+        self.state.map(|(srtt, var)| Span(u64::from(srtt) + u64::from(var) * 4))
+    }
+}
+
+fn doubled(base: Span, attempt: u32) -> Span {
+    (base.clamp(RTO_MIN, RTO_MAX) * (1 << attempt.min(8))).min(RTO_MAX)
 }
 
 #[cfg(test)]
@@ -56,15 +66,15 @@ mod tests {
     #[test]
     fn timeouts_follow_the_samples_within_bounds() {
         let mut rtt = Rtt::default();
-        assert_eq!(rtt.timeout(0, &Rtt::default()), RTO_FIRST);
+        assert_eq!(rtt.timeout(0), RTO_FIRST);
         rtt.sample(Span::millis(100));
-        assert_eq!(rtt.timeout(0, &Rtt::default()), Span::millis(300));
-        assert_eq!(rtt.timeout(1, &Rtt::default()), Span::millis(600));
-        assert_eq!(rtt.timeout(30, &Rtt::default()), RTO_MAX);
+        assert_eq!(rtt.timeout(0), Span::millis(300));
+        assert_eq!(rtt.timeout(1), Span::millis(600));
+        assert_eq!(rtt.timeout(30), RTO_MAX);
         for _ in 0..100 {
             rtt.sample(Span(50));
         }
-        assert_eq!(rtt.timeout(0, &Rtt::default()), RTO_MIN);
+        assert_eq!(rtt.timeout(0), RTO_MIN);
         assert!(rtt.smoothed().is_some_and(|srtt| srtt.0 < 100));
     }
 
@@ -73,7 +83,7 @@ mod tests {
         let of = |millis: u64| {
             let mut others = Rtt::default();
             (0..50).for_each(|_| others.sample(Span::millis(millis)));
-            Rtt::default().timeout(0, &others)
+            Rtt::default().timeout_or_guess(0, &others)
         };
         assert_eq!(of(1), RTO_MIN);
         assert!((Span::millis(300)..Span::millis(310)).contains(&of(100)), "{:?}", of(100));

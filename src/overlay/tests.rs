@@ -32,15 +32,16 @@ impl Table {
         list.iter().for_each(|contact| {
             table.node.handle_alive(table.now, *contact);
         });
-        table.vouch(list[0], me);
+        table.node.vouched_by = Some(list[0].incarnation);
         table.sent();
         table
     }
 
-    /// The node says that `before` comes before it.
+    /// The successor's next answer says that `before` comes before it.
     fn vouch(&mut self, from: Contact, before: Contact) {
-        let (standing, predecessor) = (Standing::Member, Some(before));
-        self.hear(from, RingMessage::Neighbours { request: 0, standing, predecessor, successors: vec![] });
+        self.pass(OverlayConfig::default().stabilize_interval_busy * 2);
+        let list = [&self.node.successors()[1..], &[self.node.me()]].concat();
+        assert!(self.answer(from, Some(before), &list), "it is asked at every round");
     }
 
     /// A member that has just come in, and nobody has said that it is its successor.
@@ -338,7 +339,19 @@ fn a_member_beside_the_ring_lets_nobody_in_and_releases_nobody() {
     table.sent();
     assert!(must_wait(&table.verdict_on(c)), "d answers for the whole arc behind a");
     table.vouch(d, b);
-    assert_eq!(table.verdict_on(c), JoinVerdict::Granted(vec![d, a]));
+    assert_eq!(table.verdict_on(c), JoinVerdict::Granted(vec![d, a, b]));
+}
+
+#[test]
+fn a_successor_that_keeps_naming_another_delays_joiners_but_does_not_shut_them_out() {
+    let [a, b, c, d] = circle();
+    let mut table = Table::member(a, d, &[c, d]);
+    assert_eq!(table.verdict_on(b), JoinVerdict::Granted(vec![c, d]));
+    let mut table = Table::member(a, d, &[c, d]);
+    table.vouch(c, d);
+    assert!(must_wait(&table.verdict_on(b)), "c answers for what lies behind d");
+    table.now += Span::secs(3);
+    assert_eq!(table.verdict_on(b), JoinVerdict::Granted(vec![c, d, a]), "b may reach whom this node does not");
 }
 
 #[test]

@@ -6,13 +6,17 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Cursor, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 use tracing::{debug, error, warn};
 
@@ -28,6 +32,9 @@ const SOCKET_DIR_MAX: usize = 80;
 /// Names tried before giving up on a fresh directory.
 const DIR_ATTEMPTS: usize = 16;
 
+/// Directories of others looked at in one start.
+const ORPHANS_MAX: usize = 4_096;
+
 /// What the answering thread is told.
 pub(super) enum Work {
     /// A request waits under this ticket.
@@ -38,21 +45,30 @@ pub(super) enum Work {
     Stop,
 }
 
-/// A fresh directory that only this user may enter; removed when dropped.
-pub(super) struct SocketDir(PathBuf);
+/// A fresh directory that only this user may enter; removed when dropped. It is locked for as long, so that whoever finds
+/// it unlocked knows that its process was killed.
+pub(super) struct SocketDir {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
 
 impl SocketDir {
     pub(super) fn create() -> io::Result<Self> {
         let temp = std::env::temp_dir();
         let temp = if temp.as_os_str().len() > SOCKET_DIR_MAX / 2 { PathBuf::from("/tmp") } else { temp };
+        remove_orphans(&temp);
         let mut failure = io::Error::from(io::ErrorKind::AlreadyExists);
         for _ in 0..DIR_ATTEMPTS {
             // Seeded by the system anew each time: enough to not be guessed and taken beforehand.
             let unique = RandomState::new().build_hasher().finish();
             let path = temp.join(format!("chordkv-{}-{unique:016x}", std::process::id()));
             match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(SocketDir(path)),
                 Err(error) => failure = error,
+                Ok(()) => match lock(&path) {
+                    Ok(held) => return Ok(SocketDir { path, _lock: held }),
+                    // Whoever takes it for an orphan was faster.
+                    Err(error) => failure = error.into(),
+                },
             }
         }
         let place = temp.display();
@@ -62,16 +78,50 @@ impl SocketDir {
     }
 
     pub(super) fn socket(&self, number: u64) -> PathBuf {
-        self.0.join(format!("{number}.sock"))
+        self.path.join(format!("{number}.sock"))
     }
 }
 
 impl Drop for SocketDir {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            debug!(%error, path = %self.0.display(), "the socket directory could not be removed");
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            debug!(%error, path = %self.path.display(), "the socket directory could not be removed");
         }
     }
+}
+
+/// Removes directories of processes that were killed: those with such a name that are this user's, private and unlocked.
+/// Nothing but sockets is removed with them.
+fn remove_orphans(temp: &Path) {
+    let Ok(entries) = std::fs::read_dir(temp) else { return };
+    let ours = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_socket_dir));
+    for path in ours.take(ORPHANS_MAX).map(|entry| entry.path()) {
+        // The lock is held until the directory is gone.
+        let Ok(_held) = lock(&path) else { continue };
+        let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
+        for socket in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())) {
+            let _ = std::fs::remove_file(socket.path());
+        }
+        let _ = std::fs::remove_dir(&path);
+    }
+}
+
+/// Locks a private directory of this user; an error if it is another's, no directory, or locked.
+fn lock(dir: &Path) -> rustix::io::Result<OwnedFd> {
+    let held = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fstat(&held)?;
+    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o777 != 0o700 {
+        return Err(Errno::PERM);
+    }
+    flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(held)
+}
+
+/// Whether a name is one that [`SocketDir::create`] gives.
+fn is_socket_dir(name: &str) -> bool {
+    let digits = |text: &str, radix| !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
+    let parts = name.strip_prefix("chordkv-").and_then(|rest| rest.split_once('-'));
+    parts.is_some_and(|(process, unique)| digits(process, 10) && unique.len() == 16 && digits(unique, 16))
 }
 
 /// `tiny_http` and where it listens. Field order matters: the server removes its socket before the directory goes.
@@ -314,9 +364,36 @@ mod tests {
     fn the_socket_directory_is_private_and_goes_with_its_owner() {
         use std::os::unix::fs::PermissionsExt;
         let dir = SocketDir::create().unwrap();
-        let path = dir.0.clone();
+        let path = dir.path.clone();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         drop(dir);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn directories_of_killed_processes_are_removed_and_no_others() {
+        use std::os::unix::net::UnixListener;
+        let temp = tempfile::tempdir().unwrap();
+        let make = |name: &str, mode: u32| {
+            let dir = temp.path().join(name);
+            std::fs::DirBuilder::new().mode(mode).create(&dir).unwrap();
+            UnixListener::bind(dir.join("0.sock")).unwrap();
+            dir
+        };
+        let alive = make("chordkv-1-0123456789abcdef", 0o700);
+        let _held = lock(&alive).unwrap();
+        let dead = make("chordkv-2-0123456789abcdef", 0o700);
+        let noted = make("chordkv-3-0123456789abcdef", 0o700);
+        std::fs::write(noted.join("notes"), "").unwrap();
+        let open = make("chordkv-4-0123456789abcdef", 0o755);
+        let other = make("chordkv-data", 0o700);
+        let target = make("elsewhere", 0o700);
+        std::os::unix::fs::symlink(&target, temp.path().join("chordkv-5-0123456789abcdef")).unwrap();
+        remove_orphans(temp.path());
+        assert!(!dead.exists());
+        for kept in [&alive, &open, &other, &target] {
+            assert!(kept.join("0.sock").exists(), "{}", kept.display());
+        }
+        assert!(noted.join("notes").exists(), "only sockets are removed");
     }
 }
