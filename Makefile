@@ -25,7 +25,7 @@ ring: build ## N nodes on loopback until Ctrl-C: make ring N=5
 bench: ## criterion; figures go to target/criterion
 	$(CARGO) bench --locked
 
-figures: build ## docs/figures.md and its plots, measured in the simulator: an hour and more
+figures: build ## docs/figures.md and its plots, measured in the simulator: a quarter of an hour and 10 GB on two cores
 	target/release/chordkv sim figures --out docs
 
 proto: ## src/wire/pb.rs and the golden bytes, from proto/peer.proto

@@ -27,7 +27,7 @@ fn played(plan: &Plan) -> Outcome {
 }
 
 /// Table II of the journal paper, its last row: path 5.09 and 5.10 time-outs; re-simulated 5.50 and 6.94. Rings of other
-/// seeds have paths of 5.6 to 5.75: where the owner that a list names is dead, only the member right before the target may
+/// seeds have paths of 5.6 to 5.9: where the owner that a list names is dead, only the member right before the target may
 /// say who comes next, which is a hop more.
 #[test]
 fn half_killed_1000_r20() {

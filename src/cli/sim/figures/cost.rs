@@ -30,8 +30,9 @@ pub(super) fn latency(lab: &Lab) -> Result<Section, NoRing> {
         "Published (Li et al., INFOCOM 2005): one-hop tables 160 ms at 10 B per node and second, Chord of base 2 226 ms at \
          40 B. Set-up: hosts on a plane with a median round trip of 156 ms, sessions of an hour on average, a lookup per \
          node and 600 s, the defaults of `chordkv node` otherwise, its 1,024 slots included. The paper ran for hours and \
-         counted its own message format; what is counted here is the payload of every message, maintenance of the slots \
-         included.",
+         counted its own message format over UDP; what is counted here is the payload of every message, maintenance of the \
+         slots included. Peers speak TCP: where a lookup meets a peer that nothing was said to for a minute, which at this \
+         rate is nearly always, it first waits a round trip for the connection and one for the hello.",
     );
     put(&mut section.text, format_args!("{nodes} nodes for {seconds} s.\n\n"));
     let mut rows = vec![
