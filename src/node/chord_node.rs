@@ -89,11 +89,11 @@ impl<S: Store> ChordNode<S> {
     /// of all its randomness.
     pub fn new(config: NodeConfig, make_store: fn(KeySpace) -> S, seed: u64) -> Self {
         Self {
+            tasks: Tasks::new(config.incarnation),
             config,
             rng: Rng::new(seed),
             inside: None,
             seeker: Seeker::default(),
-            tasks: Tasks::default(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
             make_store,

@@ -25,6 +25,12 @@ pub(super) struct Tasks {
     next: u64,
 }
 
+impl Tasks {
+    pub fn new(me: Incarnation) -> Self {
+        Self { next: me.first_request(), ..Self::default() }
+    }
+}
+
 #[derive(Debug)]
 struct Task {
     // The driver's name for the request.

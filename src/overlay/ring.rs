@@ -66,12 +66,6 @@ pub enum JoinFailed {
     DuplicateId(Contact),
 }
 
-/// Answers to what an earlier process at this address asked may still come, so two processes should not use the same
-/// numbers. Four bytes on the wire.
-fn first_request(me: &Contact) -> u64 {
-    u64::try_from(me.incarnation.0 & 0x0fff_ffff).unwrap_or(0) + 1
-}
-
 /// A node of the ring. See the module for the order of calls.
 #[derive(Debug)]
 pub struct Overlay {
@@ -193,7 +187,7 @@ impl Overlay {
             rng,
             now: Time::default(),
             pending: BTreeMap::new(),
-            next_request: first_request(&me),
+            next_request: me.incarnation.first_request(),
             neighbours_version: 1,
             effects: VecDeque::new(),
             config,
