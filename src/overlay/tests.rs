@@ -350,6 +350,7 @@ fn a_successor_that_keeps_naming_another_delays_joiners_but_does_not_shut_them_o
     let mut table = Table::member(a, d, &[c, d]);
     table.vouch(c, d);
     assert!(must_wait(&table.verdict_on(b)), "c answers for what lies behind d");
+    assert!(must_wait(&table.verdict_on(b)), "asking again does not help");
     table.now += Span::secs(3);
     assert_eq!(table.verdict_on(b), JoinVerdict::Granted(vec![c, d, a]), "b may reach whom this node does not");
 }
