@@ -432,8 +432,8 @@ impl RingWatch {
     fn establish(&mut self, now: Time, id: Id) {
         let counts = |member: &&Member| (member.on_cycle || !self.strict) && !member.leaving;
         let Some(member) = self.members.get(&id).filter(counts) else { return };
-        let after = self.members.range((Bound::Excluded(id), Bound::Unbounded)).chain(&self.members);
-        let Some((_, next)) = after.into_iter().next() else { return };
+        let mut after = self.members.range((Bound::Excluded(id), Bound::Unbounded)).chain(&self.members);
+        let Some((_, next)) = after.next() else { return };
         let follows = next.predecessor.is_some_and(|before| before.incarnation == member.me.incarnation);
         if next.me.id == id || follows && self.listed_by.contains_key(&member.me.incarnation) {
             self.eras.establish(now, id);

@@ -106,7 +106,8 @@ impl Chunked {
     }
 }
 
-/// The size on a chunk's first line, the largest there is for any larger one: hexadecimal digits, then nothing or an extension after `;`.
+/// The size on a chunk's first line: hexadecimal digits, then nothing or an extension after `;`. One that is too large for
+/// a number is the largest there is.
 fn parse_size(line: &[u8]) -> Result<usize, Refusal> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let well_ended = matches!(line.get(digits), None | Some(b';'));
