@@ -7,6 +7,7 @@ use crate::base::limits::SUCCESSORS_DEFAULT;
 use crate::base::{Capacity, Contact, Rng, Time};
 use crate::data::{MemoryStore, UserReply};
 use crate::node::{ChordNode, Stop};
+use crate::overlay::Standing;
 use crate::replication::Holdings;
 
 impl World {
@@ -113,6 +114,12 @@ impl World {
     /// Every running node is a member and every pointer is right, to the end of every successor list.
     pub fn is_whole(&self) -> bool {
         self.watch.is_ideal() && self.watch.len() == self.hosts.iter().filter(|host| host.node.is_some()).count()
+    }
+
+    /// A member has begun to leave and is not gone yet.
+    pub fn is_left_by_somebody(&self) -> bool {
+        let mut overlays = self.hosts.iter().filter_map(|host| host.node.as_ref()?.overlay());
+        overlays.any(|overlay| overlay.standing() == Standing::Leaving)
     }
 
     /// The ring is whole, and every slot is held by its owner.
