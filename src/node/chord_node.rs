@@ -116,6 +116,13 @@ impl<S: Store> ChordNode<S> {
         self.inside.as_ref().map(|inside| &inside.overlay)
     }
 
+    /// See [`Overlay::place`].
+    #[cfg(test)]
+    pub fn place(&mut self, now: Now, before: Contact, list: &[Contact]) {
+        self.inside.as_mut().expect("in a ring").overlay.place(before, list);
+        self.settle(now);
+    }
+
     /// The slots, once there are any.
     pub fn holdings(&self) -> Option<&Holdings> {
         self.inside.as_ref().map(|inside| &inside.holdings)

@@ -2,7 +2,11 @@
 //!
 //! Outside the library's own tests nothing is ever switched off: [`is_on`] is a constant there.
 
+#[cfg(test)]
+use super::fingers::FingerTable;
 use super::message::Standing;
+#[cfg(test)]
+use super::peers::Peers;
 use super::{Effect, Overlay, OverlayConfig};
 use crate::base::Contact;
 
@@ -43,6 +47,22 @@ impl Overlay {
         self.start_maintenance(self.now);
         self.adopt(self.now, *head, tail);
         self.effect(Effect::Joined);
+    }
+}
+
+#[cfg(test)]
+impl Overlay {
+    /// Puts a member elsewhere: it knows these neighbours and nobody else.
+    pub fn place(&mut self, before: Contact, list: &[Contact]) {
+        self.peers = Peers::new(self.config.capacity, self.config.contacts_max);
+        self.fingers = FingerTable::new(self.config.capacity, self.me.id);
+        self.predecessor = Some(before);
+        self.successors.clear();
+        let (head, tail) = list.split_first().expect("a successor");
+        self.adopt(self.now, *head, tail);
+        for contact in list.iter().chain([&before]) {
+            self.handle_alive(self.now, *contact);
+        }
     }
 }
 

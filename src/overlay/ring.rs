@@ -475,6 +475,8 @@ impl Overlay {
         self.neighbours_version += 1;
         let head = self.successors.first().map(|head| head.incarnation);
         self.vouched_by = self.vouched_by.filter(|who| Some(*who) == head);
+        // One that is the successor again has its time anew.
+        self.vouch_awaited = self.vouch_awaited.filter(|(who, _)| Some(*who) == head);
     }
 
     /// Members of the ring were named by one who should know.

@@ -79,7 +79,8 @@ pub(super) struct Held {
     pub(super) epoch: u64,
     // The counter of the last version given out.
     pub(super) n: u64,
-    pub(super) sending: Option<Sending>,
+    // Apart, as few of a thousand slots are on their way at a time.
+    pub(super) sending: Option<Box<Sending>>,
     // The handover that brought it: a repeated offer of that one needs only to be told so.
     pub(super) taken: Option<(Incarnation, u64)>,
     // Another holder has a newer view: serve nothing, hand the records to it.
@@ -485,7 +486,8 @@ impl Holdings {
         store: &impl Store,
     ) {
         let held = self.held.get_mut(&slot).filter(|held| held.epoch == epoch);
-        let given = held.and_then(|held| Some((held.n, held.sending.as_mut().filter(|sending| sending.to == from)?)));
+        let given =
+            held.and_then(|held| Some((held.n, held.sending.as_deref_mut().filter(|sending| sending.to == from)?)));
         let Some((n, sending)) = given else {
             self.send(from, HoldingMessage::Decline { runs: vec![SlotRun { first: slot, count: 1 }] });
             return;

@@ -53,7 +53,7 @@ impl Holdings {
             if let Some(held) = self.held.get_mut(slot).filter(|held| held.sending.is_some() || !receiving) {
                 match &mut held.sending {
                     Some(sending) => sending.last_word = now,
-                    None => held.sending = Some(Sending::new(to, now)),
+                    None => held.sending = Some(Box::new(Sending::new(to, now))),
                 }
                 offered.push((*slot, held.epoch));
             }

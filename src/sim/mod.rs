@@ -12,6 +12,8 @@ mod eras;
 pub mod experiment;
 mod faults;
 #[cfg(test)]
+mod loopy;
+#[cfg(test)]
 mod mutants;
 pub mod network;
 mod observe;

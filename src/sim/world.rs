@@ -1,7 +1,7 @@
 //! Hosts, the queue of events, and the one loop that runs them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::checker::RingFault;
 use super::counters::Counters;
@@ -10,13 +10,16 @@ use super::queue::Queue;
 use super::transport::message_of;
 use super::watch::RingWatch;
 use crate::base::limits::SUCCESSORS_DEFAULT;
-use crate::base::{Capacity, Id, Ids, Incarnation, Now, Rng, Span, Time, Wall};
+use crate::base::{Capacity, Contact, Id, Ids, Incarnation, Now, Rng, Span, Time, Wall, between};
 use crate::data::{MemoryStore, UserReply, UserRequest};
 use crate::node::{ChordNode, Event, Input, Memory, NodeConfig, Output, Stop, Wishes};
 use crate::overlay::{Answer, LookupFailed, OverlayConfig};
 
 /// A host, for the life of the world; its processes come and go.
 pub type HostId = u32;
+
+/// Where most nodes listen.
+const PORT: u16 = 4000;
 
 /// What the world is like.
 #[derive(Clone, Debug)]
@@ -173,11 +176,32 @@ impl World {
 
     /// Starts a node on a new host. Without seeds it creates a ring.
     pub fn start(&mut self, seeds: &[HostId]) -> HostId {
+        let ip = self.next_ip();
+        self.start_at(SocketAddr::new(ip, PORT), seeds)
+    }
+
+    /// Starts a node on a new host, at a port that gives it a place after that of one host and before that of another.
+    ///
+    /// # Panics
+    /// No port does: hardly anything lies between the two.
+    pub fn start_between(&mut self, before: HostId, after: HostId, seeds: &[HostId]) -> HostId {
+        let (ip, capacity) = (self.next_ip(), self.ids.capacity());
+        let [before, after] = [before, after].map(|host| Contact::id_of(capacity, self.host(host).addr));
+        let mut places = (PORT..=u16::MAX).map(|port| SocketAddr::new(ip, port));
+        let addr = places.find(|addr| between(before, Contact::id_of(capacity, *addr), after));
+        self.start_at(addr.expect("a port whose place lies between the two"), seeds)
+    }
+
+    fn next_ip(&self) -> IpAddr {
+        let [_, b, c, d] = HostId::try_from(self.hosts.len()).unwrap_or(HostId::MAX).to_be_bytes();
+        IpAddr::from([10, b, c, d])
+    }
+
+    fn start_at(&mut self, addr: SocketAddr, seeds: &[HostId]) -> HostId {
         let host = HostId::try_from(self.hosts.len()).unwrap_or(HostId::MAX);
-        let [_, b, c, d] = host.to_be_bytes();
         let spot = Spot::draw(&mut self.rng);
         self.hosts.push(Host {
-            addr: SocketAddr::from(([10, b, c, d], 4000)),
+            addr,
             node: None,
             incarnation: Incarnation(0),
             life: 0,

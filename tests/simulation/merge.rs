@@ -52,10 +52,10 @@ fn three_way_heal() {
     });
 }
 
-/// Every third node takes the third next for its successor: one cycle, but it goes round the circle three times.
+/// `loopy_start`, one ring that goes round the circle several times, is in `src/sim/loopy.rs`.
 #[test]
-fn loopy_start() {
-    for_seeds("loopy_start", 3, |seed| {
+fn three_interleaved_rings_whose_members_know_each_other() {
+    for_seeds("three_interleaved_rings_whose_members_know_each_other", 3, |seed| {
         let mut world = wild_world(seed, 4);
         let hosts = grow(&mut world, 60);
         part(&mut world, &hosts, |k| u8::try_from(k % 3).expect("below 3"));

@@ -58,12 +58,16 @@ fn boot_1_to_r_plus_1() {
 fn join_burst_same_arc() {
     for_seeds("join_burst_same_arc", 5, |seed| {
         let mut world = world(seed);
-        let hosts = ring_of(&mut world, 2);
+        let hosts = ring_of(&mut world, 5);
+        let ordered = hosts_in_order(&world, &hosts);
         for n in 0..50 {
-            world.start(&[hosts[n % 2]]);
+            world.start_between(ordered[1], ordered[2], &[hosts[n % 5]]);
         }
         let whole = world.run_until(Span::secs(60), |world| world.is_ideal());
-        assert!(whole, "52 nodes are no ring after 60 s: {}", world.describe());
+        assert!(whole, "55 nodes, 50 of them in one arc, are no ring after 60 s: {}", world.describe());
+        let after_burst = hosts_in_order(&world, &world.members());
+        let first = after_burst.iter().position(|host| *host == ordered[1]).expect("a member");
+        assert_eq!(after_burst[(first + 51) % 55], ordered[2], "somebody came in elsewhere");
     });
 }
 
