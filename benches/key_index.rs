@@ -27,14 +27,14 @@ fn listing(criterion: &mut Criterion) {
         let mut store = MemoryStore::new(space());
         let mut map = BTreeMap::new();
         for n in 0..size {
-            store.put(place(n), record(n));
+            store.put(place(n), record(n)).expect("memory");
             map.insert(place(n), record(n));
         }
         let all = ListQuery { prefix: Vec::new(), after: None, limit: LIST_LIMIT_DEFAULT };
         // A hundredth of the keys, from the middle.
         let some = ListQuery { prefix: prefix(50), ..all.clone() };
         for (name, query) in [("all", all), ("prefix", some)] {
-            let by_index = store.list(&query, NOW, &|_| true);
+            let by_index = store.list(&query, NOW, &|_| true).expect("memory");
             let keys: Vec<Key> = by_index.items.iter().map(|item| item.key.clone()).collect();
             assert_eq!(keys, scan(&map, &query), "both find the same page");
             group.bench_with_input(BenchmarkId::new(format!("index/{name}"), size), &query, |bencher, query| {
@@ -104,11 +104,11 @@ impl Target for Indexed {
 
 impl Target for MemoryStore {
     fn write(&mut self, place: Place, record: Record) {
-        self.put(place, record);
+        self.put(place, record).expect("memory");
     }
 
     fn forget(&mut self, place: &Place) {
-        self.remove(place);
+        self.remove(place).expect("memory");
     }
 }
 

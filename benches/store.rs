@@ -38,7 +38,7 @@ impl Stores {
         for (n, place) in (0..KEYS).zip(&places) {
             let expires = (n % EXPIRING == 0).then_some(Wall(1_000 + n / EXPIRING));
             let record = Record { expires, ..record(n) };
-            store.put(place.clone(), record.clone());
+            store.put(place.clone(), record.clone()).expect("memory");
             map.insert(place.clone(), record);
         }
         Self { store, map, places }
@@ -70,7 +70,7 @@ fn all(criterion: &mut Criterion) {
     group.finish();
 
     let mut group = criterion.benchmark_group("store/find_256_expired");
-    assert_eq!(store.expired(NOW, EXPIRED_BATCH).len(), EXPIRED_BATCH);
+    assert_eq!(store.expired(NOW, EXPIRED_BATCH).expect("memory").len(), EXPIRED_BATCH);
     group.bench_function("memory_store", |bencher| bencher.iter(|| store.expired(black_box(NOW), EXPIRED_BATCH)));
     group.bench_function("map", |bencher| bencher.iter(|| expired(&map, black_box(NOW))));
     group.finish();
@@ -90,8 +90,8 @@ fn all(criterion: &mut Criterion) {
     group.bench_function("memory_store", |bencher| {
         let entry = || (next(&places, &mut turn).clone(), record(turn));
         let both = |(place, record): (Place, Record)| {
-            store.remove(&place);
-            store.put(place, record);
+            store.remove(&place).expect("memory");
+            store.put(place, record).expect("memory");
         };
         bencher.iter_batched(entry, both, BatchSize::SmallInput);
     });

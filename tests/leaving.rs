@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use chordkv::base::{Capacity, Contact, Incarnation, Now, Span, Time, Wall};
-use chordkv::data::{Command, Condition, Key, MemoryStore, Outcome, Put, Slot, Tag, UserReply, UserRequest};
+use chordkv::data::{
+    Command, Condition, Key, MemoryStore, Outcome, Put, Slot, Tag, UserReply, UserRequest, carry_out, gauge,
+};
 use chordkv::node::{Call, ChordNode, Input, Message, NodeConfig, Output};
 use chordkv::replication::{HoldingMessage, SlotRun, View};
 
@@ -14,7 +16,8 @@ fn addr(port: u16) -> SocketAddr {
 }
 
 struct Alone {
-    node: ChordNode<MemoryStore>,
+    node: ChordNode,
+    store: Option<MemoryStore>,
     now: Time,
 }
 
@@ -22,7 +25,7 @@ impl Alone {
     /// A node that has created its ring.
     fn new() -> Self {
         let config = NodeConfig::new(addr(1), Incarnation(1), Vec::new());
-        let mut alone = Alone { node: ChordNode::new(config, MemoryStore::new, 7), now: Time(0) };
+        let mut alone = Alone { node: ChordNode::new(config, 7), store: None, now: Time(0) };
         alone.input(Input::Start);
         alone
     }
@@ -33,7 +36,25 @@ impl Alone {
 
     fn input(&mut self, input: Input) -> Vec<Output> {
         self.node.handle_input(self.now(), input);
-        std::iter::from_fn(|| self.node.poll_output()).collect()
+        self.outputs()
+    }
+
+    /// What the node wants of others, once its store has done what it wants of that.
+    fn outputs(&mut self) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Ring(params) => self.store = Some(MemoryStore::new(params.space)),
+                Output::Store { job, work } => {
+                    let store = self.store.as_mut().expect("the ring is known first");
+                    let done = carry_out(work, store);
+                    let gauge = gauge(store);
+                    self.node.handle_input(self.now(), Input::Stored { job, done, gauge });
+                }
+                output => outputs.push(output),
+            }
+        }
+        outputs
     }
 
     /// What comes out while so much time passes.
@@ -42,7 +63,7 @@ impl Alone {
         while let Some(at) = self.node.poll_timeout().filter(|at| *at <= end) {
             self.now = self.now.max(at);
             self.node.handle_timeout(self.now());
-            outputs.extend(std::iter::from_fn(|| self.node.poll_output()));
+            outputs.extend(self.outputs());
         }
         self.now = end;
         outputs

@@ -244,14 +244,6 @@ impl Default for Capacity {
 #[repr(Rust, packed(8))]
 pub struct Incarnation(pub u128);
 
-impl Incarnation {
-    /// From where on it numbers its requests. Answers to what an earlier process at its address asked may still come, so
-    /// two processes should not use the same numbers. Below 2^28: four bytes on the wire.
-    pub fn first_request(self) -> u64 {
-        u64::try_from(self.0 & 0x0fff_ffff).unwrap_or_default() + 1
-    }
-}
-
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", { self.0 })

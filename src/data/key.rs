@@ -60,8 +60,33 @@ impl fmt::Display for KeyError {
 impl std::error::Error for KeyError {}
 
 /// A fixed 1/2^p share of the circle: the unit of transfer and, later, of replication.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
+
+/// A set of slots: a bit for each of a ring's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotSet(Vec<u64>);
+
+impl SlotSet {
+    /// Whether `slot` is in it.
+    pub fn contains(&self, slot: Slot) -> bool {
+        self.0.get(slot.0 as usize / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
+    }
+}
+
+impl FromIterator<Slot> for SlotSet {
+    fn from_iter<T: IntoIterator<Item = Slot>>(slots: T) -> Self {
+        let mut words = Vec::new();
+        for slot in slots {
+            let at = slot.0 as usize / 64;
+            if words.len() <= at {
+                words.resize(at + 1, 0);
+            }
+            words[at] |= 1 << (slot.0 % 64);
+        }
+        Self(words)
+    }
+}
 
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

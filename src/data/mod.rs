@@ -5,14 +5,17 @@
 //! a request reaches it, is not known here.
 
 pub mod command;
+pub mod conformance;
 pub mod http;
 pub mod key;
 pub mod record;
 pub mod store;
 pub mod user;
+pub mod work;
 
 pub use command::{Applied, Change, Command, Condition, Outcome, Put, Tag, apply};
-pub use key::{Key, KeyError, KeySpace, Place, Slot};
+pub use key::{Key, KeyError, KeySpace, Place, Slot, SlotSet};
 pub use record::{Record, Version};
-pub use store::{Chunk, Cursor, Listed, MemoryStore, Store, Usage};
+pub use store::{Chunk, Cursor, HoldRow, MemoryStore, Store, Trouble, Usage};
 pub use user::{Check, Failure, Item, ListQuery, Page, UserReply, UserRequest};
+pub use work::{Done, Entry, Gauge, Part, Work, carry_out, gauge};

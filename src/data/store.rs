@@ -1,14 +1,16 @@
 //! The store: an ordered map from [`Place`] to [`Record`], behind a narrow trait so that the engine is replaceable.
 //!
-//! It keeps what [`super::apply`] decided and answers scans. It knows no views, no peers and no clocks.
+//! It keeps what [`super::apply`] decided and answers scans, and it keeps which slots this node holds, without knowing
+//! what that means. It knows no peers and no clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::Bound;
 
 use super::key::{Key, KeySpace, Place, Slot};
 use super::record::Record;
 use super::user::{Item, ListQuery, Page};
-use crate::base::{Id, Wall};
+use crate::base::{Contact, Id, Incarnation, Wall};
 
 /// Where a scan of a slot goes on: after this id and key.
 pub type Cursor = (Id, Key);
@@ -22,9 +24,6 @@ pub struct Chunk {
     pub next: Option<Cursor>,
 }
 
-/// A page of a listing and where it ends.
-pub type Listed = Page;
-
 /// How much is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -34,32 +33,68 @@ pub struct Usage {
     pub bytes: u64,
 }
 
+/// Why a store did not do what it was asked to. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There is no room, on the device or within the node's budget.
+    Full(String),
+    /// The record of this key is damaged.
+    Damaged(Key),
+    /// Anything else, in the words of the system.
+    Broken(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(why) => write!(f, "no room: {why}"),
+            Self::Damaged(key) => write!(f, "the record of {key:?} is damaged on this node's disk"),
+            Self::Broken(why) => write!(f, "the store failed: {why}"),
+        }
+    }
+}
+
+/// How this node holds a slot; what must be known again after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldRow {
+    /// In which epoch.
+    pub epoch: u64,
+    /// The handover that brought it: from whom, and in which epoch that one held it.
+    pub taken: Option<(Incarnation, u64)>,
+    /// Frozen, as it may have a new holder already: this one.
+    pub frozen_for: Option<Contact>,
+}
+
 /// An ordered map from place to record.
 pub trait Store {
+    /// How keys fall into slots.
+    fn space(&self) -> KeySpace;
     /// The record at `place`, also an expired one.
-    fn get(&self, place: &Place) -> Option<Record>;
+    fn get(&self, place: &Place) -> Result<Option<Record>, Trouble>;
     /// Stores `record` at `place`.
-    fn put(&mut self, place: Place, record: Record);
+    fn put(&mut self, place: Place, record: Record) -> Result<(), Trouble>;
     /// Forgets what is at `place`.
-    fn remove(&mut self, place: &Place);
+    fn remove(&mut self, place: &Place) -> Result<(), Trouble>;
     /// Entries of `slot` after the cursor, until their user bytes reach `budget_bytes`; at least one if there is one.
-    fn scan(&self, slot: Slot, after: Option<&Cursor>, budget_bytes: usize) -> Chunk;
+    fn scan(&self, slot: Slot, after: Option<&Cursor>, budget_bytes: usize) -> Result<Chunk, Trouble>;
     /// Keys that `query` asks for, in the order of their bytes, of the slots that `keep` accepts, without the expired.
-    fn list(&self, query: &ListQuery, now: Wall, keep: &dyn Fn(Slot) -> bool) -> Listed;
-    /// Forgets all of `slot`.
-    fn clear(&mut self, slot: Slot);
-    /// What is in `slot`.
-    fn usage_of(&self, slot: Slot) -> Usage;
+    fn list(&self, query: &ListQuery, now: Wall, keep: &dyn Fn(Slot) -> bool) -> Result<Page, Trouble>;
+    /// Forgets all records of `slot`.
+    fn clear(&mut self, slot: Slot) -> Result<(), Trouble>;
     /// What is in the store.
     fn usage(&self) -> Usage;
     /// When the next record expires.
-    fn next_expiry(&self) -> Option<Wall>;
+    fn next_expiry(&self) -> Result<Option<Wall>, Trouble>;
     /// Some records, at most `limit`, that have expired at `now`.
-    fn expired(&self, now: Wall, limit: usize) -> Vec<Place>;
+    fn expired(&self, now: Wall, limit: usize) -> Result<Vec<Place>, Trouble>;
+    /// The slots that are held, in order.
+    fn holds(&self) -> Result<Vec<(Slot, HoldRow)>, Trouble>;
+    /// Writes down how a slot is held; `None`: it is not.
+    fn set_hold(&mut self, slot: Slot, row: Option<HoldRow>) -> Result<(), Trouble>;
 }
 
 /// A [`Store`] in memory. Nothing survives the process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MemoryStore {
     space: KeySpace,
     records: BTreeMap<Place, Record>,
@@ -67,7 +102,7 @@ pub struct MemoryStore {
     by_key: BTreeSet<Key>,
     by_expiry: BTreeSet<(Wall, Place)>,
     usage: Usage,
-    usage_of: BTreeMap<Slot, Usage>,
+    holds: BTreeMap<Slot, HoldRow>,
 }
 
 impl MemoryStore {
@@ -79,7 +114,7 @@ impl MemoryStore {
             by_key: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
             usage: Usage::default(),
-            usage_of: BTreeMap::new(),
+            holds: BTreeMap::new(),
         }
     }
 
@@ -93,20 +128,13 @@ impl MemoryStore {
         (Self::first_place(slot), Bound::Excluded(end))
     }
 
-    fn account(&mut self, place: &Place, record: &Record, add: bool) {
-        let bytes = (place.key.as_bytes().len() + record.user_bytes()) as u64;
-        let of_slot = self.usage_of.entry(place.slot).or_default();
-        for usage in [&mut self.usage, &mut *of_slot] {
-            if add {
-                usage.keys += 1;
-                usage.bytes += bytes;
-            } else {
-                usage.keys -= 1;
-                usage.bytes -= bytes;
-            }
-        }
-        if *of_slot == Usage::default() {
-            self.usage_of.remove(&place.slot);
+    fn take(&mut self, place: &Place) {
+        let Some(record) = self.records.remove(place) else { return };
+        self.usage.keys -= 1;
+        self.usage.bytes -= (place.key.as_bytes().len() + record.user_bytes()) as u64;
+        self.by_key.remove(&place.key);
+        if let Some(at) = record.expires {
+            self.by_expiry.remove(&(at, place.clone()));
         }
     }
 }
@@ -117,30 +145,32 @@ fn smallest_key() -> Key {
 }
 
 impl Store for MemoryStore {
-    fn get(&self, place: &Place) -> Option<Record> {
-        self.records.get(place).cloned()
+    fn space(&self) -> KeySpace {
+        self.space
     }
 
-    fn put(&mut self, place: Place, record: Record) {
-        self.remove(&place);
-        self.account(&place, &record, true);
+    fn get(&self, place: &Place) -> Result<Option<Record>, Trouble> {
+        Ok(self.records.get(place).cloned())
+    }
+
+    fn put(&mut self, place: Place, record: Record) -> Result<(), Trouble> {
+        self.take(&place);
+        self.usage.keys += 1;
+        self.usage.bytes += (place.key.as_bytes().len() + record.user_bytes()) as u64;
         if let Some(at) = record.expires {
             self.by_expiry.insert((at, place.clone()));
         }
         self.by_key.insert(place.key.clone());
         self.records.insert(place, record);
+        Ok(())
     }
 
-    fn remove(&mut self, place: &Place) {
-        let Some(record) = self.records.remove(place) else { return };
-        self.account(place, &record, false);
-        self.by_key.remove(&place.key);
-        if let Some(at) = record.expires {
-            self.by_expiry.remove(&(at, place.clone()));
-        }
+    fn remove(&mut self, place: &Place) -> Result<(), Trouble> {
+        self.take(place);
+        Ok(())
     }
 
-    fn scan(&self, slot: Slot, after: Option<&Cursor>, budget_bytes: usize) -> Chunk {
+    fn scan(&self, slot: Slot, after: Option<&Cursor>, budget_bytes: usize) -> Result<Chunk, Trouble> {
         let (first, end) = Self::slot_range(slot);
         let first = match after {
             Some((id, key)) => Bound::Excluded(Place { slot, id: *id, key: key.clone() }),
@@ -152,16 +182,16 @@ impl Store for MemoryStore {
         for (place, record) in self.records.range((first, end)) {
             if bytes >= budget_bytes && !chunk.entries.is_empty() {
                 chunk.next = last;
-                return chunk;
+                return Ok(chunk);
             }
             bytes += place.key.as_bytes().len() + record.user_bytes();
             chunk.entries.push((place.key.clone(), record.clone()));
             last = Some((place.id, place.key.clone()));
         }
-        chunk
+        Ok(chunk)
     }
 
-    fn list(&self, query: &ListQuery, now: Wall, keep: &dyn Fn(Slot) -> bool) -> Listed {
+    fn list(&self, query: &ListQuery, now: Wall, keep: &dyn Fn(Slot) -> bool) -> Result<Page, Trouble> {
         let first = match &query.after {
             Some(after) if after.as_slice() >= query.prefix.as_slice() => Bound::Excluded(after.as_slice()),
             _ => Bound::Included(query.prefix.as_slice()),
@@ -188,149 +218,39 @@ impl Store for MemoryStore {
                 expires: record.expires,
             });
         }
-        page
+        Ok(page)
     }
 
-    fn clear(&mut self, slot: Slot) {
+    fn clear(&mut self, slot: Slot) -> Result<(), Trouble> {
         let places: Vec<Place> = self.records.range(Self::slot_range(slot)).map(|(place, _)| place.clone()).collect();
         for place in &places {
-            self.remove(place);
+            self.take(place);
         }
-    }
-
-    fn usage_of(&self, slot: Slot) -> Usage {
-        self.usage_of.get(&slot).copied().unwrap_or_default()
+        Ok(())
     }
 
     fn usage(&self) -> Usage {
         self.usage
     }
 
-    fn next_expiry(&self) -> Option<Wall> {
-        self.by_expiry.first().map(|(at, _)| *at)
+    fn next_expiry(&self) -> Result<Option<Wall>, Trouble> {
+        Ok(self.by_expiry.first().map(|(at, _)| *at))
     }
 
-    fn expired(&self, now: Wall, limit: usize) -> Vec<Place> {
+    fn expired(&self, now: Wall, limit: usize) -> Result<Vec<Place>, Trouble> {
         let due = self.by_expiry.iter().take_while(|(at, _)| *at <= now);
-        due.take(limit).map(|(_, place)| place.clone()).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::base::{Capacity, Incarnation};
-    use crate::data::Version;
-
-    const NOW: Wall = Wall(50);
-
-    fn record(n: u64, size: usize, expires: Option<u64>) -> Record {
-        Record {
-            value: vec![b'v'; size].into(),
-            content_type: None,
-            version: Version { epoch: 1, n, node: Incarnation(1) },
-            modified: Wall(0),
-            expires: expires.map(Wall),
-        }
+        Ok(due.take(limit).map(|(_, place)| place.clone()).collect())
     }
 
-    #[derive(Clone, Debug)]
-    enum Step {
-        Put(Vec<u8>, usize, Option<u64>),
-        Remove(Vec<u8>),
-        Clear(u32),
+    fn holds(&self) -> Result<Vec<(Slot, HoldRow)>, Trouble> {
+        Ok(self.holds.iter().map(|(slot, row)| (*slot, *row)).collect())
     }
 
-    fn step() -> impl Strategy<Value = Step> {
-        let key = || prop::collection::vec(0_u8..3, 1..4);
-        prop_oneof![
-            6 => (key(), 0_usize..40, prop::option::of(0_u64..100)).prop_map(|(k, s, e)| Step::Put(k, s, e)),
-            3 => key().prop_map(Step::Remove),
-            1 => (0_u32..4).prop_map(Step::Clear),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn the_memory_store_does_what_a_plain_map_does(steps in prop::collection::vec(step(), 0..60)) {
-            let space = KeySpace::new(Capacity::MAX, 2).unwrap();
-            let place = |key: &[u8]| space.place(Key::new(key).unwrap());
-            let mut store = MemoryStore::new(space);
-            let mut model: BTreeMap<Vec<u8>, Record> = BTreeMap::new();
-            for (n, step) in steps.into_iter().enumerate() {
-                match step {
-                    Step::Put(key, size, expires) => {
-                        store.put(place(&key), record(n as u64, size, expires));
-                        model.insert(key, record(n as u64, size, expires));
-                    }
-                    Step::Remove(key) => {
-                        store.remove(&place(&key));
-                        model.remove(&key);
-                    }
-                    Step::Clear(slot) => {
-                        store.clear(Slot(slot));
-                        model.retain(|key, _| place(key).slot != Slot(slot));
-                    }
-                }
-            }
-            for (key, record) in &model {
-                prop_assert_eq!(store.get(&place(key)), Some(record.clone()));
-            }
-            let bytes: usize = model.iter().map(|(key, record)| key.len() + record.user_bytes()).sum();
-            prop_assert_eq!(store.usage(), Usage { keys: model.len() as u64, bytes: bytes as u64 });
-            prop_assert_eq!(store.next_expiry(), model.values().filter_map(|record| record.expires).min());
-            let due = model.values().filter(|record| record.is_expired(NOW)).count();
-            prop_assert_eq!(store.expired(NOW, usize::MAX).len(), due);
-
-            // Scans by chunks of any size meet every key of a slot once, in the order of the ids.
-            let mut scanned = 0;
-            for slot in space.all_slots() {
-                let mut cursor = None;
-                let mut ids = Vec::new();
-                loop {
-                    let chunk = store.scan(slot, cursor.as_ref(), 20);
-                    ids.extend(chunk.entries.iter().map(|(key, _)| place(key.as_bytes()).id));
-                    cursor = chunk.next;
-                    if cursor.is_none() { break; }
-                }
-                prop_assert!(ids.is_sorted());
-                prop_assert_eq!(ids.len() as u64, store.usage_of(slot).keys);
-                scanned += ids.len();
-            }
-            prop_assert_eq!(scanned, model.len());
-
-            // Pages of any size meet every live key of a prefix once, in order.
-            let prefix = vec![1];
-            let mut after = None;
-            let mut listed = Vec::new();
-            loop {
-                let query = ListQuery { prefix: prefix.clone(), after: after.clone(), limit: 2 };
-                let page = store.list(&query, NOW, &|_| true);
-                listed.extend(page.items.iter().map(|item| item.key.as_bytes().to_vec()));
-                after = listed.last().cloned();
-                if !page.more { break; }
-            }
-            let expected: Vec<_> = model.iter()
-                .filter(|(key, record)| key.starts_with(&prefix) && !record.is_expired(NOW))
-                .map(|(key, _)| key.clone()).collect();
-            prop_assert_eq!(listed, expected);
-        }
-    }
-
-    #[test]
-    fn a_listing_skips_slots_that_are_not_kept() {
-        let space = KeySpace::new(Capacity::MAX, 1).unwrap();
-        let mut store = MemoryStore::new(space);
-        for n in 0..20_u8 {
-            store.put(space.place(Key::new([n]).unwrap()), record(1, 1, None));
-        }
-        let query = ListQuery { prefix: vec![], after: None, limit: 100 };
-        let kept = store.list(&query, NOW, &|slot| slot == Slot(1)).items.len() as u64;
-        assert_eq!(kept, store.usage_of(Slot(1)).keys);
-        assert!(kept > 0 && kept < 20);
+    fn set_hold(&mut self, slot: Slot, row: Option<HoldRow>) -> Result<(), Trouble> {
+        match row {
+            Some(row) => self.holds.insert(slot, row),
+            None => self.holds.remove(&slot),
+        };
+        Ok(())
     }
 }

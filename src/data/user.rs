@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::command::{Command, Outcome};
 use super::key::Key;
 use super::record::Version;
+use super::store::Trouble;
 use crate::base::Wall;
 
 /// One request of a user.
@@ -113,4 +114,6 @@ pub enum Failure {
     },
     /// This node is leaving or has no ring yet; nothing was changed.
     NotServing(String),
+    /// The store of the key's holder could not do it; nothing was changed.
+    Trouble(Trouble),
 }

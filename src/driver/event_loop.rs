@@ -17,9 +17,9 @@ use super::clock::Clock;
 use super::data_dir::DataDir;
 use super::peers::{FIRST_TOKEN, Peers};
 use super::settings::RunError;
+use super::storage::Storage;
 use super::users::Users;
 use crate::base::{Span, Time};
-use crate::data::MemoryStore;
 use crate::node::{ChordNode, Event, Input, Output, Stop};
 
 /// The token of the peers' listener.
@@ -41,9 +41,10 @@ pub(super) enum Word {
 pub(super) struct EventLoop {
     pub poll: Poll,
     pub clock: Clock,
-    pub node: ChordNode<MemoryStore>,
+    pub node: ChordNode,
     pub peers: Peers,
     pub users: Users,
+    pub storage: Storage,
     pub signals: Signals,
     pub words: (Sender<Word>, Receiver<Word>),
     pub waker: Arc<Waker>,
@@ -140,7 +141,7 @@ impl EventLoop {
             while let Some(output) = self.node.poll_output() {
                 self.carry_out(output);
             }
-            let Some(input) = self.peers.poll_input() else { return };
+            let Some(input) = self.storage.poll().or_else(|| self.peers.poll_input()) else { return };
             self.node.handle_input(self.clock.now(), input);
         }
     }
@@ -162,6 +163,7 @@ impl EventLoop {
             Output::Reply { token, reply } => self.users.answer(token, reply),
             Output::Event(event) => log(&event),
             Output::Ring(params) => {
+                self.storage.open(&params);
                 self.peers.set_ring(params);
                 self.users.limit_values(params.value_bytes_max);
             }
@@ -171,6 +173,7 @@ impl EventLoop {
                     dir.remember(*memory);
                 }
             }
+            Output::Store { job, work } => self.storage.ask(job, work),
             // Nobody here looks ids up for its own sake.
             Output::LookedUp { .. } => {}
             Output::Stop(stop) => self.part(stop),

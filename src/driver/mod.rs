@@ -11,6 +11,7 @@ pub mod http;
 mod outbox;
 mod peers;
 pub mod settings;
+mod storage;
 mod sweep;
 mod users;
 
@@ -29,7 +30,6 @@ use tracing::info;
 
 use crate::base::limits::{VALUE_BYTES_DEFAULT, VALUE_BYTES_LIMIT};
 use crate::base::{Incarnation, Span};
-use crate::data::MemoryStore;
 use crate::node::{ChordNode, NodeConfig};
 use crate::wire::Hello;
 use crate::wire::handshake::{PROTOCOL_MAX, PROTOCOL_MIN};
@@ -38,6 +38,7 @@ use data_dir::DataDir;
 use event_loop::{EventLoop, LISTENER, WAKER, Word};
 use http::{HttpConfig, HttpFront};
 use peers::Peers;
+use storage::Storage;
 use users::Users;
 
 /// Peers' share of the descriptors that the process may have; users get the rest.
@@ -82,10 +83,24 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
     let users = Users::start(front, body_limit, Arc::clone(&waker)).map_err(broken)?;
     // Said only now: whoever reads it may send a signal at once.
     info!(peers = %config.addr, %http, "listening");
-    let node = ChordNode::new(config, MemoryStore::new, random_u64()?);
+    let node = ChordNode::new(config, random_u64()?);
     let clock = Clock::start();
-    let parting = None;
-    EventLoop { poll, clock, node, peers, users, signals, words, waker, data_dir, parting, told_to_stop: false }.run()
+    let (storage, parting) = (Storage::default(), None);
+    EventLoop {
+        poll,
+        clock,
+        node,
+        peers,
+        users,
+        storage,
+        signals,
+        words,
+        waker,
+        data_dir,
+        parting,
+        told_to_stop: false,
+    }
+    .run()
 }
 
 fn bind_peers(listen: SocketAddr) -> Result<mio::net::TcpListener, RunError> {
@@ -147,6 +162,7 @@ fn node_config(settings: &NodeSettings, addr: SocketAddr, http: SocketAddr) -> R
     config.http = Some(http);
     config.wishes = settings.wishes;
     config.ring_if_created = random_u128()?;
+    config.overlay.first_request = random_u64()? & 0x0fff_ffff;
     config.request_deadline = span(settings.request_timeout);
     config.drain_timeout = span(settings.drain_timeout);
     Ok(config)

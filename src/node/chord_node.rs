@@ -9,31 +9,32 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::io::{Event, Input, NodeConfig, Output, Stop};
+use super::job::{Asker, Jobs};
 use super::kv::KvTask;
 use super::list::ListTask;
-use super::message::{Call, KvReply, Message, NodeInfo, Reply};
+use super::message::{Call, Message, NodeInfo, Reply};
 use super::params::RingParams;
 use super::seek::Seeker;
 use super::task::{Kind, Tasks, Wake};
 use super::trace::TraceTask;
 use super::walk::WalkTask;
 use crate::base::{Contact, Id, Incarnation, Now, Rng, Span, Time, Timers};
-use crate::data::{Check, Failure, KeySpace, Store, UserReply, UserRequest};
+use crate::data::{Check, Failure, Usage, UserReply, UserRequest};
 use crate::overlay::{Answer, Effect, JoinFailed, LookupFailed, Overlay, OverlayConfig, Standing};
 use crate::replication::holdings::MAINTAIN_INTERVAL;
 use crate::replication::{Execution, Holdings, HoldingsEffect, Neighbourhood, View, runs_of};
 
 /// A node. See the module for the order of calls.
 #[derive(Debug)]
-pub struct ChordNode<S> {
+pub struct ChordNode {
     pub(super) config: NodeConfig,
     pub(super) rng: Rng,
-    pub(super) inside: Option<Inside<S>>,
+    pub(super) inside: Option<Inside>,
     pub(super) seeker: Seeker,
     pub(super) tasks: Tasks,
     pub(super) timers: Timers<NodeTimer>,
     pub(super) outputs: VecDeque<Output>,
-    make_store: fn(KeySpace) -> S,
+    pub(super) jobs: Jobs,
     started: Time,
     // Both clocks at the latest input.
     clocks: Now,
@@ -47,11 +48,10 @@ pub struct ChordNode<S> {
 
 /// What exists once the ring is known.
 #[derive(Debug)]
-pub(super) struct Inside<S> {
+pub(super) struct Inside {
     pub params: RingParams,
     pub overlay: Overlay,
     pub holdings: Holdings,
-    pub store: S,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,24 +79,18 @@ struct Moved {
     claimed: usize,
 }
 
-/// Expired records removed in one go.
-const EXPIRED_BATCH: usize = 256;
-/// The longest wait for an expiry: wall clocks jump.
-const EXPIRY_WAIT_MAX: Span = Span::secs(60);
-
-impl<S: Store> ChordNode<S> {
-    /// A node that has not started. `make_store` is called once the ring's parameters are known; `seed` is the source
-    /// of all its randomness.
-    pub fn new(config: NodeConfig, make_store: fn(KeySpace) -> S, seed: u64) -> Self {
+impl ChordNode {
+    /// A node that has not started. `seed` is the source of all its randomness.
+    pub fn new(config: NodeConfig, seed: u64) -> Self {
         Self {
-            tasks: Tasks::new(config.incarnation),
+            tasks: Tasks::new(config.overlay.first_request),
+            jobs: Jobs::new(config.gauge),
             config,
             rng: Rng::new(seed),
             inside: None,
             seeker: Seeker::default(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
-            make_store,
             started: Time::default(),
             clocks: Now::default(),
             leaving: false,
@@ -128,9 +122,9 @@ impl<S: Store> ChordNode<S> {
         self.inside.as_ref().map(|inside| &inside.holdings)
     }
 
-    /// The store, once there is one.
-    pub fn store(&self) -> Option<&S> {
-        self.inside.as_ref().map(|inside| &inside.store)
+    /// How much the store holds, as far as this node has heard.
+    pub fn usage(&self) -> Usage {
+        self.jobs.gauge.usage
     }
 
     /// When [`ChordNode::handle_timeout`] wants to be called.
@@ -162,6 +156,7 @@ impl<S: Store> ChordNode<S> {
             Input::Goodbye(peer) => self.on_goodbye(now, peer),
             Input::User { token, request } => self.on_user(now, token, request),
             Input::Leave => self.leave(now),
+            Input::Stored { job, done, gauge } => self.on_stored(now, job, done, gauge),
             Input::Lookup { ticket, target } => match &mut self.inside {
                 Some(inside) => inside.overlay.lookup(now.mono, TOOL_TICKETS | ticket, target),
                 None => self.outputs.push_back(Output::LookedUp { ticket, result: Err(LookupFailed) }),
@@ -184,7 +179,7 @@ impl<S: Store> ChordNode<S> {
                 NodeTimer::Remember => self.remember(),
                 NodeTimer::Seeds => self.look_for_seeds(now),
                 NodeTimer::Drain => {
-                    let keys = self.inside.as_ref().map_or(0, |inside| inside.store.usage().keys);
+                    let keys = self.usage().keys;
                     self.outputs.push_back(Output::Stop(Stop::DrainTimeout { keys }));
                 }
                 NodeTimer::Task(id) => self.task_due(now, id),
@@ -215,18 +210,13 @@ impl<S: Store> ChordNode<S> {
             Message::Ring(message) => inside.overlay.handle_message(now.mono, from, message),
             Message::Holding(message) => {
                 if inside.overlay.handle_alive(now.mono, from) {
-                    let Inside { overlay, holdings, store, .. } = inside;
-                    with_neighbourhood(overlay, |around| {
-                        holdings.handle_message(now.mono, from, message, around, store);
-                    });
+                    let Inside { overlay, holdings, .. } = inside;
+                    with_neighbourhood(overlay, |around| holdings.handle_message(now.mono, from, message, around));
                 }
             }
             Message::Call { request, call } => {
                 if inside.overlay.handle_alive(now.mono, from) {
-                    let reply = self.serve_call(now, call);
-                    if let Some(reply) = reply {
-                        self.outputs.push_back(Output::Send { to: from, message: Message::Reply { request, reply } });
-                    }
+                    self.serve_call(now, from, request, call);
                 }
             }
             Message::Reply { request, reply } => {
@@ -238,25 +228,24 @@ impl<S: Store> ChordNode<S> {
     }
 
     /// What a peer asks for one of its users.
-    fn serve_call(&mut self, now: Now, call: Call) -> Option<Reply> {
-        let info = matches!(call, Call::Info).then(|| self.info(now)).flatten();
-        let inside = self.inside.as_mut()?;
-        Some(match call {
+    fn serve_call(&mut self, now: Now, to: Contact, request: u64, call: Call) {
+        let Some(inside) = &self.inside else { return };
+        let asker = Asker::Peer { to, request };
+        let reply = match call {
             Call::Kv { key, command } => {
                 let place = inside.params.space.place(key);
-                Reply::Kv(match inside.execute(now, &place, &command) {
-                    Execution::Done(outcome) => KvReply::Done(outcome),
-                    Execution::Busy => KvReply::Busy,
-                    Execution::Elsewhere(view) => KvReply::Elsewhere(view),
-                })
+                self.run_here(now, asker, &place, &command).map(Reply::Kv)
             }
             Call::List(query) => {
-                let page = inside.store.list(&query, now.wall, &|slot| inside.holdings.serves(slot));
-                Reply::List { served: inside.served(), page }
+                self.list_here(now, asker, &query);
+                None
             }
-            Call::Holder(slot) => Reply::Holder(inside.holdings.view(slot).cloned()),
-            Call::Info => Reply::Info(Box::new(info?)),
-        })
+            Call::Holder(slot) => Some(Reply::Holder(inside.holdings.view(slot).cloned())),
+            Call::Info => self.info(now).map(|info| Reply::Info(Box::new(info))),
+        };
+        if let Some(reply) = reply {
+            self.reply(to, request, reply);
+        }
     }
 
     fn on_unreachable(&mut self, now: Now, addr: SocketAddr, refused: bool, undelivered: Vec<Message>) {
@@ -337,7 +326,7 @@ impl<S: Store> ChordNode<S> {
 
     pub(super) fn info(&self, now: Now) -> Option<NodeInfo> {
         let inside = self.inside.as_ref()?;
-        let usage = inside.store.usage();
+        let usage = self.usage();
         Some(NodeInfo {
             contact: inside.overlay.me(),
             http: self.config.http,
@@ -355,7 +344,7 @@ impl<S: Store> ChordNode<S> {
     // ----- coming and going -----
 
     /// The ring is known: sets up what depends on its parameters.
-    pub(super) fn enter(&mut self, params: RingParams) -> &mut Inside<S> {
+    pub(super) fn enter(&mut self, params: RingParams) -> &mut Inside {
         let space = params.space;
         let me = Contact::new(space.capacity(), self.config.addr, self.config.incarnation);
         let config =
@@ -363,7 +352,7 @@ impl<S: Store> ChordNode<S> {
         let overlay = Overlay::new(me, config, Rng::new(self.rng.next_u64()));
         let holdings = Holdings::new(me, space);
         self.outputs.push_back(Output::Ring(params));
-        self.inside.insert(Inside { params, overlay, holdings, store: (self.make_store)(space) })
+        self.inside.insert(Inside { params, overlay, holdings })
     }
 
     fn leave(&mut self, now: Now) {
@@ -386,9 +375,9 @@ impl<S: Store> ChordNode<S> {
 
     pub(super) fn maintain(&mut self, now: Now) {
         let Some(inside) = &mut self.inside else { return };
-        let Inside { overlay, holdings, store, .. } = inside;
+        let Inside { overlay, holdings, .. } = inside;
         if overlay.standing().is_member() {
-            with_neighbourhood(overlay, |around| holdings.maintain(now.mono, around, store));
+            with_neighbourhood(overlay, |around| holdings.maintain(now.mono, around));
             if !holdings.is_at_rest() || self.leaving {
                 self.timers.set(NodeTimer::Maintain, now.mono + MAINTAIN_INTERVAL);
             }
@@ -403,20 +392,6 @@ impl<S: Store> ChordNode<S> {
             self.moved = Moved::default();
             self.outputs.push_back(Output::Event(Event::Slots { took, gave, claimed }));
         }
-    }
-
-    fn collect_expired(&mut self, now: Now) {
-        if let Some(Inside { holdings, store, .. }) = &mut self.inside
-            && holdings.collect_expired(now, EXPIRED_BATCH, store) == EXPIRED_BATCH
-        {
-            self.timers.set(NodeTimer::Expire, now.mono + Span::millis(1));
-        }
-    }
-
-    fn arm_expiry(&mut self, now: Now) {
-        let Some(at) = self.inside.as_ref().and_then(|inside| inside.store.next_expiry()) else { return };
-        let wait = Span::millis(at.0.saturating_sub(now.wall.0).max(1)).min(EXPIRY_WAIT_MAX);
-        self.timers.set_no_later(NodeTimer::Expire, now.mono + wait);
     }
 
     // ----- effects -----
@@ -440,7 +415,7 @@ impl<S: Store> ChordNode<S> {
         let Some(inside) = &mut self.inside else { return };
         if self.leaving && inside.overlay.standing() == Standing::Leaving {
             if inside.holdings.is_stranded(now.mono) {
-                let keys = inside.store.usage().keys;
+                let keys = self.jobs.gauge.usage.keys;
                 self.outputs.push_back(Output::Stop(Stop::Stranded { keys }));
                 return;
             }
@@ -490,7 +465,7 @@ impl<S: Store> ChordNode<S> {
     /// The overlay is out of the ring. Unless this node was the last one, its slots should have gone before it.
     fn on_left(&mut self) {
         let keys = match &self.inside {
-            Some(inside) if !self.last_one && inside.holdings.held() > 0 => inside.store.usage().keys,
+            Some(inside) if !self.last_one && inside.holdings.held() > 0 => self.usage().keys,
             _ => 0,
         };
         let stop = if keys > 0 { Stop::Stranded { keys } } else { Stop::Left };
@@ -526,6 +501,10 @@ impl<S: Store> ChordNode<S> {
                     inside.overlay.probe(now.mono, holder);
                 }
             }
+            HoldingsEffect::Store { ticket, work } => {
+                self.store_for_holdings(ticket, work);
+                return;
+            }
             HoldingsEffect::Took(_) => self.moved.took += 1,
             HoldingsEffect::Claimed(_) => self.moved.claimed += 1,
             HoldingsEffect::Gave(_) => self.moved.gave += 1,
@@ -550,11 +529,11 @@ const TOOL_TICKETS: u64 = 1 << 63;
 /// The wall clock has been set, or the machine slept, if it goes on by so much more or less than the monotonic one.
 const CLOCK_JUMP: Span = Span::secs(1);
 
-impl<S: Store> Inside<S> {
+impl Inside {
     /// Runs a command if this node holds the slot and is in the ring.
     pub fn execute(&mut self, now: Now, place: &crate::data::Place, command: &crate::data::Command) -> Execution {
         if self.overlay.standing().is_member() {
-            self.holdings.execute(now, place, command, &mut self.store)
+            self.holdings.execute(now, place, command)
         } else {
             // A leaver still knows whom it gave the slot to.
             let me = self.overlay.me().incarnation;

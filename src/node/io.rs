@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::message::Message;
 use super::params::{RingParams, Wishes};
 use crate::base::{Contact, Id, Incarnation, Span};
-use crate::data::{UserReply, UserRequest};
+use crate::data::{Done, Gauge, HoldRow, Slot, UserReply, UserRequest, Work};
 use crate::overlay::{Answer, LookupFailed, OverlayConfig, Routing};
 
 /// What a node is told at its start.
@@ -32,6 +32,10 @@ pub struct NodeConfig {
     pub overlay: OverlayConfig,
     /// What an earlier process of this node knew; `None` the first time.
     pub memory: Option<Memory>,
+    /// The slots that an earlier process of this node held, as its store knows them.
+    pub holds: Vec<(Slot, HoldRow)>,
+    /// How the store stands at the start.
+    pub gauge: Gauge,
     /// Of the program, for reports.
     pub version: Arc<str>,
 }
@@ -50,6 +54,8 @@ impl NodeConfig {
             drain_timeout: Span::secs(30),
             overlay: OverlayConfig::default(),
             memory: None,
+            holds: Vec::new(),
+            gauge: Gauge::default(),
             version: Arc::from(env!("CARGO_PKG_VERSION")),
         }
     }
@@ -127,6 +133,15 @@ pub enum Input {
     },
     /// The operator wants this node to leave the ring and end.
     Leave,
+    /// The store has done what [`Output::Store`] asked for.
+    Stored {
+        /// As in the output.
+        job: u64,
+        /// How it went.
+        done: Done,
+        /// How the store stands now.
+        gauge: Gauge,
+    },
     /// Look up the successor of an id, for tools that watch the ring: see [`Output::LookedUp`].
     Lookup {
         /// Chosen by the driver; below 2^63.
@@ -165,8 +180,17 @@ pub enum Output {
         /// How it went.
         result: Result<Answer, LookupFailed>,
     },
-    /// The parameters of the ring that this node looks for or is in. They stay: hellos name them from now on.
+    /// The parameters of the ring that this node looks for or is in. They stay: hellos name them from now on. The store
+    /// is for a ring like this; nothing is asked of it before.
     Ring(RingParams),
+    /// Ask the store, and tell the node how it went. Writes and parts of slots in this order, other reads as it comes
+    /// ([`Work::is_read`]).
+    Store {
+        /// For the answer.
+        job: u64,
+        /// What.
+        work: Work,
+    },
     /// Keep this in place of what was kept before.
     Remember(Box<Memory>),
     /// Something that an operator should know.

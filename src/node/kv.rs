@@ -4,11 +4,12 @@
 //! delivered. Otherwise its outcome is unknown, and the user is told so.
 
 use super::chord_node::{ChordNode, Inside};
+use super::job::Asker;
 use super::message::{Call, KvReply, Reply};
 use super::task::{Next, Wake};
 use crate::base::{Contact, Now, Span};
-use crate::data::{Command, Failure, Place, Put, Store, UserReply};
-use crate::replication::{Execution, View};
+use crate::data::{Command, Failure, Place, Put, UserReply};
+use crate::replication::View;
 
 /// An operation on its way.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct KvTask {
     command: Command,
     asked: Option<(u64, Contact)>,
     looking: bool,
+    // This node's own store is at it.
+    running: bool,
     // The view that the last asked node was chosen by, to notice when it leads in circles.
     last_view: Option<View>,
 }
@@ -34,24 +37,27 @@ impl KvTask {
             Command::Put(Put { value, .. }) if value.len() > value_bytes_max => {
                 Err(UserReply::Failed(Failure::TooLarge { limit: value_bytes_max }))
             }
-            _ => Ok(Self { place, command, asked: None, looking: false, last_view: None }),
+            _ => Ok(Self { place, command, asked: None, looking: false, running: false, last_view: None }),
         }
     }
 
     pub fn timed_out(&self) -> Failure {
         match &self.asked {
-            Some(_) if self.command.is_write() => Failure::Timeout { maybe_applied: true },
+            asked if (asked.is_some() || self.running) && self.command.is_write() => {
+                Failure::Timeout { maybe_applied: true }
+            }
             Some((_, to)) => Failure::Unavailable(format!("{}, which holds this key, does not answer", to.addr)),
+            None if self.running => Failure::Timeout { maybe_applied: false },
             None => Failure::Unavailable("no node that holds this key was found in time".to_owned()),
         }
     }
 }
 
-impl<S: Store> ChordNode<S> {
+impl ChordNode {
     pub(super) fn run_kv(&mut self, now: Now, id: u64, kv: &mut KvTask, wake: Wake) -> Next {
         match wake {
             Wake::Go => {
-                if kv.looking || kv.asked.is_some() && kv.command.is_write() {
+                if kv.looking || kv.running || kv.asked.is_some() && kv.command.is_write() {
                     return Next::Wait;
                 }
                 if let Some((request, _)) = kv.asked.take() {
@@ -63,15 +69,15 @@ impl<S: Store> ChordNode<S> {
             }
             Wake::Reply { reply: Reply::Kv(reply), .. } => {
                 kv.asked = None;
-                match reply {
-                    KvReply::Done(outcome) => Next::Done(UserReply::Kv(outcome)),
-                    KvReply::Busy => self.pause(BUSY_PAUSE),
-                    KvReply::Elsewhere(view) => self.follow(now, id, kv, view),
-                }
+                self.after_reply(now, id, kv, reply)
+            }
+            Wake::Ran(reply) => {
+                kv.running = false;
+                self.after_reply(now, id, kv, reply)
             }
             Wake::Found(Ok(answer)) => {
                 kv.looking = false;
-                let pointless = |inside: &Inside<S>| {
+                let pointless = |inside: &Inside| {
                     // This node should hold it soon, or does by now.
                     answer.owner == inside.overlay.me()
                         // Whoever was asked has not heard yet that the owner left.
@@ -94,27 +100,41 @@ impl<S: Store> ChordNode<S> {
                 self.forget_view(kv);
                 self.pause(LOST_PAUSE)
             }
-            Wake::Stepped(_) => Next::Wait,
+            Wake::Stepped(_) | Wake::Listed { .. } => Next::Wait,
+        }
+    }
+
+    fn after_reply(&mut self, now: Now, id: u64, kv: &mut KvTask, reply: KvReply) -> Next {
+        match reply {
+            KvReply::Done(outcome) => Next::Done(UserReply::Kv(outcome)),
+            KvReply::Failed(trouble) => Next::Done(UserReply::Failed(Failure::Trouble(trouble))),
+            KvReply::Busy => self.pause(BUSY_PAUSE),
+            KvReply::Elsewhere(view) => self.follow(now, id, kv, view),
         }
     }
 
     fn find_holder(&mut self, now: Now, id: u64, kv: &mut KvTask) -> Next {
-        let Some(inside) = &mut self.inside else { return self.pause(LOST_PAUSE) };
-        match inside.execute(now, &kv.place, &kv.command) {
-            Execution::Done(outcome) => return Next::Done(UserReply::Kv(outcome)),
-            Execution::Busy => return self.pause(BUSY_PAUSE),
-            Execution::Elsewhere(view) => {
-                let me = inside.overlay.me().incarnation;
-                let answers = |contact: &Contact| {
-                    contact.incarnation != me
-                        && !inside.overlay.is_gone(contact)
-                        && inside.overlay.peer(contact).is_none_or(|peer| !peer.suspect)
-                };
-                if let Some(holder) = view.as_ref().and_then(View::primary).filter(answers) {
-                    kv.last_view = view;
-                    return self.ask_kv(id, kv, holder);
-                }
+        if self.inside.is_none() {
+            return self.pause(LOST_PAUSE);
+        }
+        let view = match self.run_here(now, Asker::Task(id), &kv.place, &kv.command) {
+            None => {
+                kv.running = true;
+                return Next::Wait;
             }
+            Some(KvReply::Elsewhere(view)) => view,
+            Some(_) => return self.pause(BUSY_PAUSE),
+        };
+        let Some(inside) = &mut self.inside else { return self.pause(LOST_PAUSE) };
+        let me = inside.overlay.me().incarnation;
+        let answers = |contact: &Contact| {
+            contact.incarnation != me
+                && !inside.overlay.is_gone(contact)
+                && inside.overlay.peer(contact).is_none_or(|peer| !peer.suspect)
+        };
+        if let Some(holder) = view.as_ref().and_then(View::primary).filter(answers) {
+            kv.last_view = view;
+            return self.ask_kv(id, kv, holder);
         }
         if !inside.overlay.standing().is_member() {
             return self.pause(LOST_PAUSE);

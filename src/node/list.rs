@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chord_node::{ChordNode, Inside};
+use super::job::Asker;
 use super::message::{Call, Reply};
 use super::task::{Next, Wake};
 use crate::base::{Contact, Incarnation, Now, Span};
-use crate::data::{Failure, Item, Key, ListQuery, Page, Slot, Store, UserReply};
+use crate::data::{Failure, Item, Key, ListQuery, Page, Slot, UserReply};
 use crate::replication::View;
 
 /// A listing in progress.
@@ -24,6 +25,8 @@ pub(super) struct ListTask {
     // Asked in this round; asked again only after a pause.
     asked: BTreeSet<Incarnation>,
     looking: Option<Slot>,
+    // This node's own store is at it.
+    reading: bool,
 }
 
 /// Nodes asked at the same time.
@@ -43,6 +46,7 @@ impl ListTask {
             asking: BTreeMap::new(),
             asked: BTreeSet::new(),
             looking: None,
+            reading: false,
         }
     }
 
@@ -72,7 +76,7 @@ impl ListTask {
     }
 }
 
-impl<S: Store> ChordNode<S> {
+impl ChordNode {
     pub(super) fn run_list(&mut self, now: Now, id: u64, list: &mut ListTask, wake: Wake) -> Next {
         match wake {
             Wake::Go => {
@@ -122,7 +126,13 @@ impl<S: Store> ChordNode<S> {
                 }
             }
             Wake::Found(Err(_)) => list.looking = None,
-            Wake::Stepped(_) => {}
+            Wake::Listed { served, page } => {
+                list.reading = false;
+                if let Some(me) = self.inside.as_ref().map(|inside| inside.overlay.me()) {
+                    self.cover(list, me, &served, page);
+                }
+            }
+            Wake::Stepped(_) | Wake::Ran(_) => {}
         }
         self.list_on(now, id, list)
     }
@@ -132,9 +142,9 @@ impl<S: Store> ChordNode<S> {
         let me = inside.overlay.me();
         if !list.asked.contains(&me.incarnation) {
             list.asked.insert(me.incarnation);
-            let page = inside.store.list(&list.query, now.wall, &|slot| inside.holdings.serves(slot));
-            let served = inside.served();
-            self.cover(list, me, &served, page);
+            if !std::mem::replace(&mut list.reading, true) {
+                self.list_here(now, Asker::Task(id), &list.query);
+            }
         }
         let Some(inside) = &mut self.inside else { return Next::Pause(ROUND_PAUSE) };
         let absent: Vec<Slot> = inside.params.space.all_slots().filter(|slot| !list.covered.contains(slot)).collect();
@@ -148,6 +158,8 @@ impl<S: Store> ChordNode<S> {
                 Some(holder) if holder.incarnation != me.incarnation => {
                     holders.insert(holder);
                 }
+                // What this node holds its own store is asked for.
+                _ if list.reading && inside.holdings.serves(slot) => {}
                 _ => unknown = unknown.or(Some(slot)),
             }
         }
@@ -161,7 +173,11 @@ impl<S: Store> ChordNode<S> {
                 list.asking.insert(request, holder);
             }
         }
-        if list.asking.is_empty() && list.looking.is_none() { self.pause(ROUND_PAUSE) } else { Next::Pause(ASK_AGAIN) }
+        if list.asking.is_empty() && list.looking.is_none() && !list.reading {
+            self.pause(ROUND_PAUSE)
+        } else {
+            Next::Pause(ASK_AGAIN)
+        }
     }
 
     fn cover(&mut self, list: &mut ListTask, from: Contact, served: &[(crate::replication::SlotRun, u64)], page: Page) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::Contact;
-use crate::data::{Command, Key, ListQuery, Outcome, Page, Slot};
+use crate::data::{Command, Key, ListQuery, Outcome, Page, Slot, Trouble};
 use crate::overlay::{RingMessage, Standing};
 use crate::replication::{HoldingMessage, SlotRun, View};
 
@@ -76,6 +76,8 @@ pub enum KvReply {
     Busy,
     /// It was not run: somebody else holds the slot.
     Elsewhere(Option<View>),
+    /// It was not run: the store of the holder is in trouble.
+    Failed(Trouble),
 }
 
 /// A node, as it describes itself.

@@ -5,6 +5,7 @@
 
 pub mod chord_node;
 pub mod io;
+mod job;
 mod kv;
 mod list;
 pub mod message;

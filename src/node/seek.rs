@@ -10,7 +10,6 @@ use super::io::{Event, Memory, Output, Stop};
 use super::params::RingParams;
 use crate::base::limits::CONTACTS_REMEMBERED_MAX;
 use crate::base::{Contact, Incarnation, Now, Span};
-use crate::data::Store;
 use crate::overlay::Standing;
 
 /// The state of the search.
@@ -36,7 +35,7 @@ const REMEMBER_PAUSE: Span = Span::secs(2);
 /// Mean time between looks at a seed.
 const SEEDS_INTERVAL: Span = Span::secs(60);
 
-impl<S: Store> ChordNode<S> {
+impl ChordNode {
     pub(super) fn start_seeking(&mut self, now: Now) {
         let memory = self.config.memory.take();
         if let Some(Memory { params, contacts }) = &memory {
@@ -48,7 +47,10 @@ impl<S: Store> ChordNode<S> {
                 self.outputs.push_back(Output::Stop(Stop::Fatal(text)));
                 return;
             }
-            self.enter(*params).overlay.remember(contacts);
+            let holds = std::mem::take(&mut self.config.holds);
+            let inside = self.enter(*params);
+            inside.overlay.remember(contacts);
+            inside.holdings.restore(now.mono, &holds);
         }
         if memory.is_some() || !self.config.seeds.is_empty() {
             self.seek(now);

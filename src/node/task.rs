@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::list::ListTask;
-use super::message::{Call, Message, Reply};
+use super::message::{Call, KvReply, Message, Reply};
 use super::trace::TraceTask;
 use super::walk::WalkTask;
 use crate::base::limits::REQUESTS_MAX;
 use crate::base::{Contact, Incarnation, Now, Span, Time};
-use crate::data::{Failure, Store, UserReply};
+use crate::data::{Failure, Page, UserReply};
 use crate::node::chord_node::{ChordNode, NodeTimer};
 use crate::node::io::Output;
 use crate::node::kv::KvTask;
 use crate::overlay::{Answer, LookupFailed, Step};
+use crate::replication::SlotRun;
 
 /// Requests in progress.
 #[derive(Debug, Default)]
@@ -26,8 +27,8 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    pub fn new(me: Incarnation) -> Self {
-        Self { next: me.first_request(), ..Self::default() }
+    pub fn new(first_request: u64) -> Self {
+        Self { next: first_request, ..Self::default() }
     }
 }
 
@@ -62,6 +63,10 @@ pub(super) enum Wake {
     Found(Result<Answer, LookupFailed>),
     /// A step of an iterative lookup has ended.
     Stepped(Step),
+    /// This node's store has run the command, or did not.
+    Ran(KvReply),
+    /// This node's store has listed keys, of the slots named.
+    Listed { served: Vec<(SlotRun, u64)>, page: Page },
 }
 
 /// What a task does next.
@@ -75,7 +80,7 @@ pub(super) enum Next {
     Done(UserReply),
 }
 
-impl<S: Store> ChordNode<S> {
+impl ChordNode {
     pub(super) fn start_task(&mut self, now: Now, token: u64, kind: Kind) {
         if self.tasks.running.len() >= REQUESTS_MAX {
             self.answer(token, UserReply::Failed(Failure::Overloaded));

@@ -7,7 +7,7 @@ use super::task::{Next, Wake};
 use super::walk::json;
 use crate::base::limits::HOPS_MAX;
 use crate::base::{Contact, Now, Span, Time};
-use crate::data::{Failure, Place, Store, UserReply};
+use crate::data::{Failure, Place, UserReply};
 use crate::overlay::{NextHop, Step};
 use crate::replication::View;
 
@@ -30,7 +30,7 @@ impl TraceTask {
     }
 }
 
-impl<S: Store> ChordNode<S> {
+impl ChordNode {
     pub(super) fn run_trace(&mut self, now: Now, id: u64, trace: &mut TraceTask, wake: Wake) -> Next {
         let Some(inside) = &self.inside else { return Next::Pause(RESTART_PAUSE) };
         let me = inside.overlay.me();
@@ -56,7 +56,7 @@ impl<S: Store> ChordNode<S> {
             Wake::Reply { .. } | Wake::Undelivered { .. } | Wake::Lost { .. } => {
                 return self.finish_trace(now, trace, None);
             }
-            Wake::Found(_) => return Next::Wait,
+            Wake::Found(_) | Wake::Ran(_) | Wake::Listed { .. } => return Next::Wait,
         };
         match next {
             _ if trace.hops.len() > HOPS_MAX as usize => {

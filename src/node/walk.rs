@@ -7,7 +7,7 @@ use super::message::{Call, NodeInfo, Reply};
 use super::report::{Finger, NodeName, NodeReport, PeerName, RingNode, RingReport, StoreReport};
 use super::task::{Next, Wake};
 use crate::base::{Contact, Id, Incarnation, Now, Span};
-use crate::data::{Failure, Store, UserReply};
+use crate::data::{Failure, UserReply};
 use crate::node::RingParams;
 use crate::overlay::Standing;
 
@@ -26,7 +26,7 @@ const ASKED_MAX: usize = 64;
 /// Silence after which a node counts as unreachable.
 const SILENCE: Span = Span::secs(2);
 
-impl<S: Store> ChordNode<S> {
+impl ChordNode {
     pub(super) fn run_walk(&mut self, now: Now, id: u64, walk: &mut WalkTask, wake: Wake) -> Next {
         match wake {
             Wake::Go if walk.infos.is_empty() => {
@@ -50,7 +50,7 @@ impl<S: Store> ChordNode<S> {
             Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
                 walk.unreachable.extend(walk.open.remove(&request));
             }
-            Wake::Found(_) | Wake::Stepped(_) => {}
+            Wake::Found(_) | Wake::Stepped(_) | Wake::Ran(_) | Wake::Listed { .. } => {}
         }
         while walk.open.len() < ASKED_MAX
             && let Some(contact) = walk.waiting.pop()

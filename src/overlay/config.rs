@@ -16,6 +16,9 @@ pub enum Routing {
 /// Settings of one overlay node. The defaults suit a network with round trips of up to some hundred ms.
 #[derive(Clone, Debug)]
 pub struct OverlayConfig {
+    /// From where on this process numbers its requests. Answers to what an earlier process at its address asked may
+    /// still come, so two processes should not use the same numbers. Below 2^28: four bytes on the wire.
+    pub first_request: u64,
     /// Identifier bits m; a ring parameter, all members agree.
     pub capacity: Capacity,
     /// Length r of the successor list; a ring parameter. Bounds how many neighbours may fail at once: with half of all
@@ -70,6 +73,7 @@ pub struct OverlayConfig {
 impl Default for OverlayConfig {
     fn default() -> Self {
         Self {
+            first_request: 0,
             capacity: Capacity::MAX,
             successors: SUCCESSORS_DEFAULT,
             stabilize_interval: Span::secs(1),

@@ -187,7 +187,7 @@ impl Overlay {
             rng,
             now: Time::default(),
             pending: BTreeMap::new(),
-            next_request: me.incarnation.first_request(),
+            next_request: config.first_request,
             neighbours_version: 1,
             effects: VecDeque::new(),
             config,

@@ -1,11 +1,13 @@
 //! One slot on its way from one holder to the next: what either end remembers.
+//!
+//! The store reads a part of the slot in turn with the writes, so a part holds what was asked for before it. What is
+//! written while a part is read comes with a later one, and the slot is frozen with the part that leaves nothing.
 
 use std::collections::BTreeSet;
 
-use super::message::Entry;
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::{Contact, Time};
-use crate::data::{Cursor, KeySpace, Place, Record, Slot, Store};
+use crate::data::{Cursor, Part, Place, Slot};
 
 /// The old holder's side.
 #[derive(Debug)]
@@ -24,6 +26,19 @@ pub(super) struct Sending {
     // Changed behind the scan, so to be sent again; what was sent again but is not acknowledged by the next fetch.
     dirty: BTreeSet<Cursor>,
     resent: BTreeSet<Cursor>,
+    reading: Option<Reading>,
+}
+
+/// A part that the store has been asked for.
+#[derive(Debug)]
+struct Reading {
+    ticket: u64,
+    scans: bool,
+    changed: Vec<Cursor>,
+    // Written since.
+    meanwhile: BTreeSet<Cursor>,
+    // Frozen for this part, which should be the last.
+    frozen_for_it: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,12 +48,8 @@ enum Passed {
     Everything,
 }
 
-/// A part of a slot, ready to be sent.
-pub(super) struct Part {
-    pub entries: Vec<Entry>,
-    pub next: Option<Cursor>,
-    pub is_last: bool,
-}
+/// Changed keys that are read for one part, at most.
+const CHANGED_MAX: usize = 1_024;
 
 impl Sending {
     pub fn new(to: Contact, now: Time) -> Self {
@@ -50,25 +61,41 @@ impl Sending {
             passed: Passed::Nothing,
             dirty: BTreeSet::new(),
             resent: BTreeSet::new(),
+            reading: None,
         }
     }
 
-    /// A record was written or removed while the slot is on its way.
+    /// One whose last chunk may have arrived before this process began: it is only offered again.
+    pub fn resumed(to: Contact, now: Time) -> Self {
+        Self { frozen: true, ..Self::new(to, now) }
+    }
+
+    /// A record is written or removed while the slot is on its way.
     pub fn touched(&mut self, place: &Place) {
         let cursor = (place.id, place.key.clone());
-        let behind = match &self.passed {
-            Passed::Nothing => false,
-            Passed::UpTo(passed) => cursor <= *passed,
-            Passed::Everything => true,
-        };
-        if behind {
+        if let Some(reading) = &mut self.reading {
+            reading.meanwhile.insert(cursor);
+        } else if self.is_behind(&cursor) {
             self.dirty.insert(cursor);
         }
     }
 
-    /// The part that a fetch asks for; `None` if it does not fit what was sent before, so that the receiver has to
-    /// start anew.
-    pub fn part(&mut self, slot: Slot, serial: u64, after: Option<&Cursor>, store: &impl Store) -> Option<Part> {
+    fn is_behind(&self, cursor: &Cursor) -> bool {
+        match &self.passed {
+            Passed::Nothing => false,
+            Passed::UpTo(passed) => cursor <= passed,
+            Passed::Everything => true,
+        }
+    }
+
+    /// Whether a part is being read for an earlier fetch.
+    pub fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// The part that a fetch asks for, to be read under this ticket; `None` if it does not fit what was sent before, so
+    /// that the receiver has to start anew.
+    pub fn begin(&mut self, ticket: u64, slot: Slot, serial: u64, after: Option<&Cursor>) -> Option<Part> {
         let repeated = self.serial == Some(serial);
         if serial == 0 && !repeated {
             self.dirty.append(&mut self.resent);
@@ -78,48 +105,48 @@ impl Sending {
             return None;
         }
         self.serial = Some(serial);
-        let mut part = Part { entries: Vec::new(), next: None, is_last: false };
-        let mut bytes = 0;
-        if after.is_some() || serial == 0 {
-            let chunk = store.scan(slot, after, CHUNK_BYTES);
-            bytes = chunk.entries.iter().map(|(key, record)| key.as_bytes().len() + record.user_bytes()).sum();
-            part.entries = chunk.entries.into_iter().map(|(key, record)| (key, Some(record))).collect();
-            let passed = chunk.next.clone().map_or(Passed::Everything, Passed::UpTo);
-            if passed > self.passed {
-                self.passed = passed;
-            }
-            part.next = chunk.next;
-        }
-        for cursor in &self.resent {
-            part.entries.push(read(slot, cursor.clone(), store));
-        }
-        if part.next.is_none() {
-            // The receiver may have the first answer to a repeated fetch, and acknowledges no more than that held.
-            if !repeated {
-                self.add_changes(slot, &mut part, bytes, store);
-            }
-            part.is_last = self.dirty.is_empty();
-            self.frozen |= part.is_last;
-        }
+        let scan = (after.is_some() || serial == 0).then(|| after.cloned());
+        // The receiver may have the first answer to a repeated fetch, and acknowledges no more than that held.
+        let changed: Vec<Cursor> =
+            if repeated { Vec::new() } else { self.dirty.iter().take(CHANGED_MAX).cloned().collect() };
+        // A few changes are all that is left: writers wait while they are read, or they would go on for ever.
+        let frozen_for_it = scan.is_none() && !repeated && !self.frozen;
+        self.frozen |= frozen_for_it;
+        let part = Part {
+            slot,
+            scan,
+            again: self.resent.iter().cloned().collect(),
+            changed: changed.clone(),
+            budget_bytes: CHUNK_BYTES,
+        };
+        let meanwhile = BTreeSet::new();
+        self.reading = Some(Reading { ticket, scans: part.scan.is_some(), changed, meanwhile, frozen_for_it });
         Some(part)
     }
 
-    /// Adds what changed behind the scan, as far as the chunk has room.
-    fn add_changes(&mut self, slot: Slot, part: &mut Part, mut bytes: usize, store: &impl Store) {
-        while bytes < CHUNK_BYTES
-            && let Some(cursor) = self.dirty.pop_first()
-        {
-            let entry = read(slot, cursor.clone(), store);
-            bytes += entry.0.as_bytes().len() + entry.1.as_ref().map_or(0, Record::user_bytes);
-            part.entries.push(entry);
-            self.resent.insert(cursor);
+    /// The store has read the part of this ticket: where its scan goes on, and how many of the changed keys are in it;
+    /// `None` if it could not. Whether it is the last, with which the slot is frozen; `None` if the ticket is an old one.
+    pub fn end(&mut self, ticket: u64, read: Option<(Option<&Cursor>, usize)>) -> Option<bool> {
+        let reading = self.reading.take_if(|reading| reading.ticket == ticket)?;
+        if let Some((next, changed)) = read {
+            let passed = next.cloned().map_or(Passed::Everything, Passed::UpTo);
+            if reading.scans && passed > self.passed {
+                self.passed = passed;
+            }
+            for cursor in reading.changed.into_iter().take(changed) {
+                self.dirty.remove(&cursor);
+                self.resent.insert(cursor);
+            }
         }
+        for cursor in reading.meanwhile {
+            if self.is_behind(&cursor) {
+                self.dirty.insert(cursor);
+            }
+        }
+        let is_last = read.is_some_and(|(next, _)| next.is_none()) && self.dirty.is_empty();
+        self.frozen = is_last || self.frozen && !reading.frozen_for_it;
+        Some(is_last)
     }
-}
-
-fn read(slot: Slot, (id, key): Cursor, store: &impl Store) -> Entry {
-    let record = store.get(&Place { slot, id, key: key.clone() });
-    (key, record)
 }
 
 /// The new holder's side.
@@ -137,31 +164,12 @@ pub(super) struct Receiving {
     pub asked: Option<Time>,
     /// How often it was asked for.
     pub attempts: u32,
+    /// The store is about to keep the chunk, under this ticket.
+    pub absorbing: Option<u64>,
 }
 
 impl Receiving {
     pub fn new(from: Contact, epoch: u64) -> Self {
-        Self { from, epoch, serial: 0, after: None, asked: None, attempts: 0 }
-    }
-}
-
-/// Stores entries that another holder sent. With `merge` the receiver holds records of its own for the slot: the
-/// higher version stays, and removals are not believed.
-pub(super) fn absorb(space: KeySpace, slot: Slot, entries: Vec<Entry>, merge: bool, store: &mut impl Store) {
-    for (key, record) in entries {
-        let place = space.place(key);
-        if place.slot != slot {
-            continue;
-        }
-        match record {
-            Some(record) => {
-                let newer = store.get(&place).is_some_and(|present| present.version > record.version);
-                if !(merge && newer) {
-                    store.put(place, record);
-                }
-            }
-            None if merge => {}
-            None => store.remove(&place),
-        }
+        Self { from, epoch, serial: 0, after: None, asked: None, attempts: 0, absorbing: None }
     }
 }

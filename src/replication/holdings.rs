@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::handover::{Receiving, Sending, absorb};
-use super::message::{Entry, HoldingMessage};
+use super::handover::{Receiving, Sending};
+use super::message::HoldingMessage;
 use super::runs::{SlotRun, runs_of};
 use super::view::{View, Views};
-use crate::base::limits::{BULK_CREDIT_BYTES, CHUNK_BYTES};
+use crate::base::limits::CHUNK_BYTES;
 use crate::base::{Contact, Incarnation, Now, Span, Time, in_arc};
-use crate::data::{Change, Command, Cursor, KeySpace, Outcome, Place, Slot, Store, Version, apply};
+use crate::data::{Command, Cursor, Done, HoldRow, KeySpace, Place, Slot, Version, Work};
 
 /// What the holdings need to know of the ring around them, at one moment.
 pub struct Neighbourhood<'a> {
@@ -44,6 +44,13 @@ pub enum HoldingsEffect {
     FindOwner(Slot),
     /// Find out whether this holder of a slot that belongs here still lives.
     Probe(Contact),
+    /// Ask the store, and tell [`Holdings::stored`] how it went. In this order.
+    Store {
+        /// For the answer.
+        ticket: u64,
+        /// What.
+        work: Work,
+    },
     /// This node holds one slot more.
     Took(Slot),
     /// This node started a slot empty, as its holder is gone.
@@ -55,8 +62,8 @@ pub enum HoldingsEffect {
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Execution {
-    /// Done.
-    Done(Outcome),
+    /// This node holds the slot: let the store do this, after what was asked of it before.
+    Here(Work),
     /// The slot is frozen for a moment: try again.
     Busy,
     /// Somebody else holds the slot: the newest view known here.
@@ -77,7 +84,7 @@ pub struct Settled {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) epoch: u64,
-    // The counter of the last version given out.
+    // The counter of the last version given out. It begins anew with every epoch, and so with every process.
     pub(super) n: u64,
     // Apart, as few of a thousand slots are on their way at a time.
     pub(super) sending: Option<Box<Sending>>,
@@ -92,14 +99,33 @@ impl Held {
         Self { epoch, n: 0, sending: None, taken: None, superseded: false }
     }
 
-    /// The holder to be does not take it, and does not answer for it.
-    pub(super) fn stop_sending(&mut self) {
-        if self.sending.take().is_some_and(|sending| sending.frozen) {
+    /// What is to be known of it after a restart.
+    pub(super) fn row(&self) -> HoldRow {
+        let frozen_for = self.sending.as_ref().filter(|sending| sending.frozen).map(|sending| sending.to);
+        HoldRow { epoch: self.epoch, taken: self.taken, frozen_for }
+    }
+
+    /// The holder to be does not take it, and does not answer for it. True if that is to be written down.
+    pub(super) fn stop_sending(&mut self) -> bool {
+        let frozen = self.sending.take().is_some_and(|sending| sending.frozen);
+        if frozen {
             // It may have given out versions of the next epoch before it died; and a last chunk that is still on its
             // way must not be taken for one of the next attempt.
             self.epoch += 2;
         }
+        frozen
     }
+}
+
+/// What the holdings do once the store has done something.
+#[derive(Debug)]
+pub(super) enum Awaited {
+    /// Sends a part of a slot.
+    Part { slot: Slot, to: Contact, epoch: u64, serial: u64 },
+    /// Says what has become safe to say.
+    Say { to: Contact, message: HoldingMessage },
+    /// Goes on with what comes after a chunk, whose scan ended here.
+    Absorbed { slot: Slot, next: Option<Cursor>, last: Option<u64> },
 }
 
 /// The slots of one node. Order of calls: any `handle_*` or command, then [`Holdings::poll_effect`] until it gives
@@ -129,6 +155,8 @@ pub struct Holdings {
     pub(super) stranded_since: Option<Time>,
     pub(super) settled: Settled,
     pub(super) effects: VecDeque<HoldingsEffect>,
+    pub(super) awaited: BTreeMap<u64, Awaited>,
+    pub(super) next_ticket: u64,
 }
 
 /// How often unsettled holdings look after themselves.
@@ -136,9 +164,9 @@ pub const MAINTAIN_INTERVAL: Span = Span::millis(200);
 /// After so long without anybody who takes a slot, a leaver gives up.
 const STRANDED_AFTER: Span = Span::secs(2);
 /// How long a peer that declined is left alone.
-const DECLINED_FOR: Span = Span::millis(500);
+pub(super) const DECLINED_FOR: Span = Span::millis(500);
 /// Slots fetched at the same time, at most; fewer if their chunks are large.
-const FETCHES_MAX: usize = 64;
+pub(super) const FETCHES_MAX: usize = 64;
 
 impl Holdings {
     /// Holds nothing.
@@ -160,14 +188,30 @@ impl Holdings {
             stranded_since: None,
             settled: Settled::default(),
             effects: VecDeque::new(),
+            awaited: BTreeMap::new(),
+            next_ticket: 0,
         }
     }
 
     /// The creator of a ring holds every slot, in epoch 1.
     pub fn create(&mut self) {
         for slot in self.space.all_slots() {
-            self.hold(slot, Held::new(1));
+            self.keep(slot, Held::new(1));
         }
+        self.write_down(self.space.all_slots().collect());
+    }
+
+    /// Holds what an earlier process of this node held, as it wrote it down. Nobody knows how many versions that one
+    /// has given out: those of this process are of a later epoch.
+    pub fn restore(&mut self, now: Time, rows: &[(Slot, HoldRow)]) {
+        let space = self.space;
+        for (slot, row) in rows.iter().filter(|(slot, _)| space.holds(*slot)) {
+            let mut held = Held::new(row.epoch + u64::from(row.frozen_for.is_none()));
+            held.taken = row.taken;
+            held.sending = row.frozen_for.map(|to| Box::new(Sending::resumed(to, now)));
+            self.keep(*slot, held);
+        }
+        self.write_down(rows.iter().map(|(slot, _)| *slot).collect());
     }
 
     /// The next effect, in order.
@@ -244,67 +288,90 @@ impl Holdings {
 
     // ----- serving -----
 
-    /// Runs a command on a key of a slot that this node holds.
-    pub fn execute(&mut self, now: Now, place: &Place, command: &Command, store: &mut impl Store) -> Execution {
+    /// What the store is to do for a command on a key of a slot that this node holds.
+    pub fn execute(&mut self, now: Now, place: &Place, command: &Command) -> Execution {
         let Some(held) = self.held.get_mut(&place.slot).filter(|held| !held.superseded) else {
             return Execution::Elsewhere(self.views.get(place.slot).cloned());
         };
         if held.sending.as_ref().is_some_and(|sending| sending.frozen) {
             return Execution::Busy;
         }
-        let version = Version { epoch: held.epoch, n: held.n + 1, node: self.me.incarnation };
-        let applied = apply(store.get(place).as_ref(), command, version, now.wall);
-        match applied.change {
-            Change::None => return Execution::Done(applied.outcome),
-            Change::Put(record) => {
-                held.n += 1;
-                store.put(place.clone(), record);
+        if command.is_write() {
+            // Also if nothing is put in the end: versions need not follow each other closely.
+            held.n += 1;
+            if let Some(sending) = &mut held.sending {
+                sending.touched(place);
             }
-            Change::Remove => store.remove(place),
         }
-        if let Some(sending) = &mut held.sending {
-            sending.touched(place);
-        }
-        Execution::Done(applied.outcome)
+        let version = Version { epoch: held.epoch, n: held.n, node: self.me.incarnation };
+        Execution::Here(Work::Run { place: place.clone(), command: command.clone(), version, now: now.wall })
     }
 
-    /// Removes records that have expired, at most `limit`. Frozen slots wait: their new holder does it.
-    pub fn collect_expired(&mut self, now: Now, limit: usize, store: &mut impl Store) -> usize {
-        let due = store.expired(now.wall, limit);
-        for place in &due {
-            match self.held.get_mut(&place.slot) {
-                Some(Held { sending: Some(sending), .. }) if sending.frozen => continue,
-                Some(Held { sending: Some(sending), .. }) => sending.touched(place),
-                _ => {}
-            }
-            store.remove(place);
+    /// Whether the slot has been served without a break since `epoch`: what was read meanwhile is right.
+    pub fn serves_still(&self, slot: Slot, epoch: u64) -> bool {
+        self.held.get(&slot).is_some_and(|held| !held.superseded && held.epoch == epoch)
+    }
+
+    // ----- the store -----
+
+    fn store(&mut self, work: Work) -> u64 {
+        self.next_ticket += 1;
+        self.effects.push_back(HoldingsEffect::Store { ticket: self.next_ticket, work });
+        self.next_ticket
+    }
+
+    pub(super) fn store_and(&mut self, work: Work, then: Awaited) {
+        let ticket = self.store(work);
+        self.awaited.insert(ticket, then);
+    }
+
+    pub(super) fn clear(&mut self, slot: Slot) {
+        self.store(Work::Clear(slot));
+    }
+
+    pub(super) fn rows(&self, slots: Vec<Slot>) -> Work {
+        Work::Hold(slots.into_iter().map(|slot| (slot, self.held.get(&slot).map(Held::row))).collect())
+    }
+
+    /// Writes down how these slots are held now.
+    pub(super) fn write_down(&mut self, slots: Vec<Slot>) {
+        if !slots.is_empty() {
+            let work = self.rows(slots);
+            self.store(work);
         }
-        due.len()
+    }
+
+    /// The store has answered.
+    pub fn stored(&mut self, now: Time, ticket: u64, done: Done) {
+        match (self.awaited.remove(&ticket), done) {
+            (Some(Awaited::Part { slot, to, epoch, serial }), done) => {
+                self.on_part(ticket, slot, to, epoch, serial, done);
+            }
+            (Some(Awaited::Say { to, message }), Done::Changed) => self.send(to, message),
+            (Some(Awaited::Absorbed { slot, next, last }), done) => {
+                self.on_absorbed(now, ticket, slot, next, last, &done);
+            }
+            // What could not be done is asked for again by whoever waits for it.
+            (Some(Awaited::Say { .. }) | None, _) => {}
+        }
     }
 
     // ----- messages -----
 
     /// A message of another holder arrived.
-    pub fn handle_message(
-        &mut self,
-        now: Time,
-        from: Contact,
-        message: HoldingMessage,
-        around: &Neighbourhood<'_>,
-        store: &mut impl Store,
-    ) {
+    pub fn handle_message(&mut self, now: Time, from: Contact, message: HoldingMessage, around: &Neighbourhood<'_>) {
         match message {
             HoldingMessage::Query { runs } => self.on_query(from, &runs),
             HoldingMessage::Notice { views, answer } => self.on_notice(now, from, views, answer),
-            HoldingMessage::Offer { runs, leaving } => self.on_offer(now, from, &runs, leaving, around, store),
-            HoldingMessage::Decline { runs } => self.on_decline(now, from, &runs, store),
+            HoldingMessage::Offer { runs, leaving } => self.on_offer(now, from, &runs, leaving, around),
+            HoldingMessage::Decline { runs } => self.on_decline(now, from, &runs),
             HoldingMessage::Fetch { slot, epoch, serial, after } => {
-                self.on_fetch(now, from, slot, epoch, serial, after.as_ref(), store);
+                self.on_fetch(now, from, slot, epoch, serial, after.as_ref());
             }
             HoldingMessage::Chunk { slot, epoch, serial, entries, next, last } => {
-                self.on_chunk(now, from, slot, epoch, serial, entries, next, last, store);
+                self.on_chunk(from, slot, epoch, serial, entries, next, last);
             }
-            HoldingMessage::Taken { slot, epoch, view } => self.on_taken(from, slot, epoch, view, store),
+            HoldingMessage::Taken { slot, epoch, view } => self.on_taken(from, slot, epoch, view),
         }
     }
 
@@ -327,192 +394,6 @@ impl Holdings {
         if answer {
             self.answered.insert(from.incarnation, now);
         }
-    }
-
-    // ----- the new holder -----
-
-    fn on_offer(
-        &mut self,
-        now: Time,
-        from: Contact,
-        runs: &[(SlotRun, u64)],
-        leaving: bool,
-        around: &Neighbourhood<'_>,
-        store: &mut impl Store,
-    ) {
-        let mut declined = Vec::new();
-        for (run, epoch) in runs {
-            for slot in run.slots(self.space) {
-                self.learn(slot, View::of_one(*epoch, from));
-                let held = self.held.get(&slot);
-                let taken = held.map_or(self.passed_on.get(&slot).copied(), |held| held.taken);
-                if let Some(view) = self.views.get(slot).filter(|_| taken == Some((from.incarnation, *epoch))) {
-                    let view = view.clone();
-                    self.send(from, HoldingMessage::Taken { slot, epoch: *epoch, view });
-                    continue;
-                }
-                // What was begun is finished, unless its holder starts anew or somebody has a newer epoch.
-                let keeps = |r: &Receiving| if r.from == from { r.epoch == *epoch } else { r.epoch >= *epoch };
-                if self.receiving.get(&slot).is_some_and(keeps) {
-                    continue;
-                }
-                let sending = held.is_some_and(|held| held.sending.is_some());
-                let wanted = leaving || held.is_some() || self.is_mine(slot, around);
-                if around.leaving || sending || !wanted {
-                    declined.push((slot, *epoch));
-                    continue;
-                }
-                if held.is_none() {
-                    store.clear(slot);
-                }
-                self.receiving.insert(slot, Receiving::new(from, *epoch));
-            }
-        }
-        self.decline(from, declined);
-        self.fetch_more(now);
-    }
-
-    /// Declines slots that were offered in these epochs. A holder of old is told first who came after it.
-    fn decline(&mut self, from: Contact, declined: Vec<(Slot, u64)>) {
-        if declined.is_empty() {
-            return;
-        }
-        let newer = declined.iter().filter_map(|(slot, epoch)| {
-            let view = self.views.get(*slot)?;
-            view.replaces(&View::of_one(*epoch, from)).then(|| (*slot, view.clone()))
-        });
-        let views = runs_of(newer);
-        if !views.is_empty() {
-            self.send(from, HoldingMessage::Notice { views, answer: false });
-        }
-        let runs = runs_of(declined.into_iter().map(|(slot, _)| (slot, ()))).into_iter().map(|(run, ())| run).collect();
-        self.send(from, HoldingMessage::Decline { runs });
-    }
-
-    /// Asks for chunks as far as the credit goes.
-    pub(super) fn fetch_more(&mut self, now: Time) {
-        let credit = (BULK_CREDIT_BYTES / self.chunk_bytes.max(1)).clamp(1, FETCHES_MAX);
-        let under_way = self.receiving.values().filter(|receiving| receiving.asked.is_some()).count();
-        let waiting = self.receiving.iter_mut().filter(|(_, receiving)| receiving.asked.is_none());
-        for (&slot, receiving) in waiting.take(credit.saturating_sub(under_way)) {
-            receiving.asked = Some(now);
-            let (epoch, serial, after) = (receiving.epoch, receiving.serial, receiving.after.clone());
-            let message = HoldingMessage::Fetch { slot, epoch, serial, after };
-            self.effects.push_back(HoldingsEffect::Send { to: receiving.from, message });
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)] // The fields of one message.
-    fn on_chunk(
-        &mut self,
-        now: Time,
-        from: Contact,
-        slot: Slot,
-        epoch: u64,
-        serial: u64,
-        entries: Vec<Entry>,
-        next: Option<Cursor>,
-        last: Option<u64>,
-        store: &mut impl Store,
-    ) {
-        let Some(receiving) = self.receiving.get_mut(&slot) else { return };
-        if receiving.from != from || receiving.epoch != epoch || receiving.serial != serial || receiving.asked.is_none()
-        {
-            return;
-        }
-        let bytes: usize =
-            entries.iter().map(|(_, record)| record.as_ref().map_or(0, crate::data::Record::user_bytes)).sum();
-        self.chunk_bytes = bytes.max(CHUNK_BYTES / 4).max(self.chunk_bytes / 2);
-        receiving.serial += 1;
-        receiving.after = next;
-        receiving.asked = None;
-        receiving.attempts = 0;
-        let merge = self.held.contains_key(&slot);
-        absorb(self.space, slot, entries, merge, store);
-        if let Some(n) = last {
-            self.activate(from, slot, epoch, n);
-        }
-        self.fetch_more(now);
-    }
-
-    fn activate(&mut self, from: Contact, slot: Slot, epoch: u64, n: u64) {
-        self.receiving.remove(&slot);
-        let before = self.held.get(&slot).map_or((0, 0), |held| (held.epoch, held.n));
-        let newest = self.views.newest_epoch(slot);
-        let mut held = Held::new(epoch.max(before.0).max(newest) + 1);
-        held.n = n.max(before.1);
-        held.taken = Some((from.incarnation, epoch));
-        let view = self.hold(slot, held);
-        self.send(from, HoldingMessage::Taken { slot, epoch, view });
-        self.effects.push_back(HoldingsEffect::Took(slot));
-    }
-
-    pub(super) fn hold(&mut self, slot: Slot, held: Held) -> View {
-        let view = View::of_one(held.epoch, self.me);
-        self.views.learn(slot, view.clone());
-        self.missing.remove(&slot);
-        self.passed_on.remove(&slot);
-        self.held.insert(slot, held);
-        view
-    }
-
-    // ----- the old holder -----
-
-    fn on_decline(&mut self, now: Time, from: Contact, runs: &[SlotRun], store: &mut impl Store) {
-        self.declined.insert(from.incarnation, now + DECLINED_FOR);
-        self.refused_by.insert(from.incarnation);
-        let space = self.space;
-        for slot in runs.iter().flat_map(|run| run.slots(space)) {
-            if self.receiving.get(&slot).is_some_and(|receiving| receiving.from == from) {
-                self.stop_receiving(slot, store);
-            }
-            if let Some(held) = self.held.get_mut(&slot)
-                && held.sending.as_ref().is_some_and(|sending| sending.to == from)
-            {
-                held.stop_sending();
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)] // The fields of one message.
-    fn on_fetch(
-        &mut self,
-        now: Time,
-        from: Contact,
-        slot: Slot,
-        epoch: u64,
-        serial: u64,
-        after: Option<&Cursor>,
-        store: &impl Store,
-    ) {
-        let held = self.held.get_mut(&slot).filter(|held| held.epoch == epoch);
-        let given =
-            held.and_then(|held| Some((held.n, held.sending.as_deref_mut().filter(|sending| sending.to == from)?)));
-        let Some((n, sending)) = given else {
-            self.send(from, HoldingMessage::Decline { runs: vec![SlotRun { first: slot, count: 1 }] });
-            return;
-        };
-        sending.last_word = now;
-        self.stranded_since = None;
-        self.refused_by.clear();
-        let Some(part) = sending.part(slot, serial, after, store) else { return };
-        let (last, entries, next) = (part.is_last.then_some(n), part.entries, part.next);
-        self.send(from, HoldingMessage::Chunk { slot, epoch, serial, entries, next, last });
-    }
-
-    fn on_taken(&mut self, from: Contact, slot: Slot, epoch: u64, view: View, store: &mut impl Store) {
-        let given = self.held.get(&slot).is_some_and(|held| {
-            held.epoch == epoch && held.sending.as_ref().is_some_and(|sending| sending.to == from && sending.frozen)
-        });
-        if given {
-            if let Some(taken) = self.held.remove(&slot).and_then(|held| held.taken) {
-                self.passed_on.insert(slot, taken);
-            }
-            store.clear(slot);
-            self.views.end(slot, epoch);
-            self.effects.push_back(HoldingsEffect::Gave(slot));
-        }
-        self.learn(slot, view);
     }
 
     pub(super) fn is_mine(&self, slot: Slot, around: &Neighbourhood<'_>) -> bool {

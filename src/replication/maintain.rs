@@ -8,7 +8,7 @@ use super::message::HoldingMessage;
 use super::runs::{SlotRun, runs_of};
 use super::view::View;
 use crate::base::{Contact, Incarnation, Span, Time, in_arc};
-use crate::data::{Slot, Store};
+use crate::data::Slot;
 
 /// Silence after which a fetch, an offer or a lookup of an owner is repeated.
 const REPEAT_AFTER: Span = Span::secs(1);
@@ -19,8 +19,8 @@ const PROBES_MAX: usize = 16;
 
 impl Holdings {
     /// Starts, repeats and ends whatever the present ring calls for.
-    pub fn maintain(&mut self, now: Time, around: &Neighbourhood<'_>, store: &mut impl Store) {
-        self.drop_dead_ends(now, around, store);
+    pub fn maintain(&mut self, now: Time, around: &Neighbourhood<'_>) {
+        self.drop_dead_ends(now, around);
         self.settled = Settled { held: self.held.len(), to_give: 0, to_take: 0 };
         self.give(now, around);
         if !around.leaving {
@@ -64,16 +64,17 @@ impl Holdings {
     }
 
     /// Gives up what waits for members that are gone, and repeats what went unanswered.
-    fn drop_dead_ends(&mut self, now: Time, around: &Neighbourhood<'_>, store: &mut impl Store) {
+    fn drop_dead_ends(&mut self, now: Time, around: &Neighbourhood<'_>) {
         self.declined.retain(|_, until| *until > now);
         let silent = |since: Time| now.since(since) >= REPEAT_AFTER;
         let dead: Vec<Slot> =
             self.receiving.iter().filter(|(_, r)| (around.is_lost)(&r.from)).map(|(slot, _)| *slot).collect();
         for slot in dead {
-            self.stop_receiving(slot, store);
+            self.stop_receiving(slot);
         }
+        let mut anew = Vec::new();
         for (&slot, receiving) in &mut self.receiving {
-            if receiving.asked.is_some_and(silent) {
+            if receiving.asked.is_some_and(silent) && receiving.absorbing.is_none() {
                 receiving.asked = None;
                 receiving.attempts += 1;
                 if receiving.attempts.is_multiple_of(3) {
@@ -81,17 +82,22 @@ impl Holdings {
                     receiving.serial = 0;
                     receiving.after = None;
                     if !self.held.contains_key(&slot) {
-                        store.clear(slot);
+                        anew.push(slot);
                     }
                 }
             }
         }
-        for held in self.held.values_mut() {
+        for slot in anew {
+            self.clear(slot);
+        }
+        let mut thawed = Vec::new();
+        for (&slot, held) in &mut self.held {
             let Some(sending) = &held.sending else { continue };
-            if (around.is_lost)(&sending.to) {
-                held.stop_sending();
+            if (around.is_lost)(&sending.to) && held.stop_sending() {
+                thawed.push(slot);
             }
         }
+        self.write_down(thawed);
         self.outlive_successors(around);
         let held: Vec<(Slot, u64)> = self.held.iter().map(|(slot, held)| (*slot, held.epoch)).collect();
         for (slot, epoch) in held {
@@ -101,20 +107,23 @@ impl Holdings {
 
     /// A newer holder that is gone supersedes nobody: the records here are the best there are.
     fn outlive_successors(&mut self, around: &Neighbourhood<'_>) {
+        let mut outlived = Vec::new();
         for (slot, held) in self.held.iter_mut().filter(|(_, held)| held.superseded) {
             if let Some(view) = self.views.get(*slot)
                 && view.primary().is_none_or(|newer| (around.is_lost)(&newer))
             {
                 held.epoch = held.epoch.max(view.epoch) + 2;
                 held.superseded = false;
+                outlived.push(*slot);
             }
         }
+        self.write_down(outlived);
     }
 
-    pub(super) fn stop_receiving(&mut self, slot: Slot, store: &mut impl Store) {
+    pub(super) fn stop_receiving(&mut self, slot: Slot) {
         self.receiving.remove(&slot);
         if !self.held.contains_key(&slot) {
-            store.clear(slot);
+            self.clear(slot);
         }
     }
 
@@ -191,11 +200,12 @@ impl Holdings {
             .filter(|(_, since)| living.iter().all(|contact| heard_since(contact, **since)))
             .map(|(slot, _)| *slot)
             .collect();
-        for slot in claimed {
-            let epoch = self.views.newest_epoch(slot) + 2;
-            self.hold(slot, Held::new(epoch));
-            self.effects.push_back(HoldingsEffect::Claimed(slot));
+        for slot in &claimed {
+            let epoch = self.views.newest_epoch(*slot) + 2;
+            self.keep(*slot, Held::new(epoch));
+            self.effects.push_back(HoldingsEffect::Claimed(*slot));
         }
+        self.write_down(claimed);
         let runs: Vec<SlotRun> =
             runs_of(self.missing.keys().map(|slot| (*slot, ()))).into_iter().map(|r| r.0).collect();
         if !runs.is_empty() {

@@ -12,10 +12,7 @@
 
 use super::runs::SlotRun;
 use super::view::View;
-use crate::data::{Cursor, Key, Record, Slot};
-
-/// A key with its record, or with `None`: removed since it was sent.
-pub type Entry = (Key, Option<Record>);
+use crate::data::{Cursor, Entry, Slot};
 
 /// A message between two holders, or future holders.
 #[derive(Clone, Debug, PartialEq, Eq)]

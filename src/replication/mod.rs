@@ -12,9 +12,10 @@ pub mod message;
 pub mod runs;
 #[cfg(test)]
 mod tests;
+mod transfer;
 pub mod view;
 
 pub use holdings::{Execution, Holdings, HoldingsEffect, Neighbourhood, Settled};
-pub use message::{Entry, HoldingMessage};
+pub use message::HoldingMessage;
 pub use runs::{SlotRun, runs_of};
 pub use view::{View, Views};

@@ -8,7 +8,9 @@ use super::handover::Sending;
 use super::*;
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::{Capacity, Contact, Id, Incarnation, Now, Rng, Span, Time, Wall};
-use crate::data::{Command, Condition, Key, KeySpace, MemoryStore, Outcome, Place, Put, Slot, Store};
+use crate::data::{
+    Command, Condition, Done, Key, KeySpace, MemoryStore, Outcome, Part, Place, Put, Slot, Store, carry_out,
+};
 
 const SLOT: Slot = Slot(0);
 
@@ -76,7 +78,7 @@ impl Net {
     }
 
     fn maintain(&mut self, at: usize) {
-        let Node { me: _, holdings, store, predecessor, successors, leaving, gone } = &mut self.nodes[at];
+        let Node { holdings, predecessor, successors, leaving, gone, .. } = &mut self.nodes[at];
         let is_lost = |contact: &Contact| gone.contains(contact);
         let around = Neighbourhood {
             predecessor: *predecessor,
@@ -86,7 +88,7 @@ impl Net {
             is_lost: &is_lost,
             in_doubt: false,
         };
-        holdings.maintain(self.now, &around, store);
+        holdings.maintain(self.now, &around);
         self.collect(at);
     }
 
@@ -95,6 +97,10 @@ impl Net {
         let highest = self.nodes[at].successors.iter().chain([&self.nodes[at].me]).max().copied().unwrap();
         while let Some(effect) = self.nodes[at].holdings.poll_effect() {
             match effect {
+                HoldingsEffect::Store { ticket, work } => {
+                    let Node { holdings, store, .. } = &mut self.nodes[at];
+                    holdings.stored(self.now, ticket, carry_out(work, store));
+                }
                 HoldingsEffect::Send { to, message } => self.queue.push_back((self.nodes[at].me, to, message)),
                 HoldingsEffect::FindOwner(_) => {
                     let Node { holdings, predecessor, successors, leaving, .. } = &mut self.nodes[at];
@@ -120,7 +126,7 @@ impl Net {
         if lose(&message) {
             return true;
         }
-        let Node { me: _, holdings, store, predecessor, successors, leaving, gone } = &mut self.nodes[at];
+        let Node { holdings, predecessor, successors, leaving, gone, .. } = &mut self.nodes[at];
         let is_lost = |contact: &Contact| gone.contains(contact);
         let around = Neighbourhood {
             predecessor: *predecessor,
@@ -130,7 +136,7 @@ impl Net {
             is_lost: &is_lost,
             in_doubt: false,
         };
-        holdings.handle_message(self.now, from, message, &around, store);
+        holdings.handle_message(self.now, from, message, &around);
         self.collect(at);
         true
     }
@@ -153,16 +159,21 @@ impl Net {
         self.run(|_| false);
     }
 
-    fn execute(&mut self, at: usize, place: &Place, command: &Command) -> Execution {
+    /// The outcome, or why the node does not do it.
+    fn execute(&mut self, at: usize, place: &Place, command: &Command) -> Result<Outcome, Box<Execution>> {
         let now = Now { mono: self.now, wall: Wall(1_000) };
         let Node { holdings, store, .. } = &mut self.nodes[at];
-        holdings.execute(now, place, command, store)
+        match holdings.execute(now, place, command) {
+            Execution::Here(work) => match carry_out(work, store) {
+                Done::Ran(outcome) => Ok(outcome),
+                other => panic!("{other:?}"),
+            },
+            other => Err(Box::new(other)),
+        }
     }
 
     fn serving(&mut self) -> Vec<usize> {
-        (0..self.nodes.len())
-            .filter(|at| matches!(self.execute(*at, &place(0), &Command::Get), Execution::Done(_)))
-            .collect()
+        (0..self.nodes.len()).filter(|at| self.execute(*at, &place(0), &Command::Get).is_ok()).collect()
     }
 }
 
@@ -188,10 +199,10 @@ fn a_handover_in_chunks_with_writes_and_removals_in_between_arrives_complete() {
                 put(vec![rng.below(256) as u8; rng.index(CHUNK_BYTES / 4)])
             };
             match (net.execute(0, &place(n), &command), &command) {
-                (Execution::Done(_), Command::Put(put)) => {
+                (Ok(_), Command::Put(put)) => {
                     model.insert(n, put.value.to_vec());
                 }
-                (Execution::Done(_), _) => {
+                (Ok(_), _) => {
                     model.remove(&n);
                 }
                 (_, _) => {}
@@ -220,7 +231,7 @@ fn a_handover_in_chunks_with_writes_and_removals_in_between_arrives_complete() {
             assert!(messages < 2_000, "seed {seed}: the handover does not end");
         }
         assert!(net.nodes[1].holdings.serves(SLOT));
-        let arrived = |n: u64| net.nodes[1].store.get(&place(n)).map(|record| record.value.to_vec());
+        let arrived = |n: u64| net.nodes[1].store.get(&place(n)).unwrap().map(|record| record.value.to_vec());
         for n in 0..40 {
             assert!(arrived(n) == model.get(&n).cloned(), "seed {seed}: key {n} differs");
         }
@@ -231,20 +242,20 @@ fn a_handover_in_chunks_with_writes_and_removals_in_between_arrives_complete() {
 #[test]
 fn a_lost_taken_is_repaired_by_a_repeated_offer() {
     let mut net = Net::new(&[20, 10]);
-    net.execute(0, &place(0), &put(vec![1]));
+    net.execute(0, &place(0), &put(vec![1])).unwrap();
     net.maintain(0);
     net.run(is_taken);
-    assert_eq!(net.execute(0, &place(0), &Command::Get), Execution::Busy, "frozen until it hears more");
+    assert_eq!(net.execute(0, &place(0), &Command::Get), Err(Box::new(Execution::Busy)), "frozen until it hears more");
     assert_eq!(net.serving(), [1]);
     net.pass();
     assert_eq!((net.nodes[0].holdings.held(), net.nodes[1].holdings.held()), (0, 1));
-    assert!(matches!(net.execute(1, &place(0), &Command::Get), Execution::Done(Outcome::Found(_))));
+    assert!(matches!(net.execute(1, &place(0), &Command::Get), Ok(Outcome::Found(_))));
 }
 
 #[test]
 fn a_lost_taken_is_repaired_after_the_slot_has_moved_on_to_a_third_node() {
     let mut net = Net::new(&[30, 20]);
-    net.execute(0, &place(0), &put(vec![1]));
+    net.execute(0, &place(0), &put(vec![1])).unwrap();
     net.maintain(0);
     net.run(is_taken);
     assert_eq!(net.serving(), [1]);
@@ -286,7 +297,7 @@ fn a_former_holder_that_is_believed_to_hold_a_slot_that_nobody_holds_is_not_wait
         assert_eq!(net.serving(), [1], "reminded: {reminded}");
         // Epoch 2 was that of the dead one, which may have given out versions.
         match net.execute(1, &place(0), &put(vec![2])) {
-            Execution::Done(Outcome::Created(version)) => assert!(version.epoch > 2, "{version:?}"),
+            Ok(Outcome::Created(version)) => assert!(version.epoch > 2, "{version:?}"),
             other => panic!("{other:?}"),
         }
     }
@@ -295,7 +306,7 @@ fn a_former_holder_that_is_believed_to_hold_a_slot_that_nobody_holds_is_not_wait
 #[test]
 fn a_declined_offer_goes_elsewhere() {
     let mut net = Net::new(&[10, 20, 30]);
-    net.execute(0, &place(0), &put(vec![1]));
+    net.execute(0, &place(0), &put(vec![1])).unwrap();
     net.nodes[0].leaving = true;
     net.nodes[1].leaving = true;
     net.maintain(0);
@@ -309,16 +320,16 @@ fn a_declined_offer_goes_elsewhere() {
 #[test]
 fn a_receiver_that_dies_frees_the_frozen_slot() {
     let mut net = Net::new(&[20, 10]);
-    net.execute(0, &place(0), &put(vec![1]));
+    net.execute(0, &place(0), &put(vec![1])).unwrap();
     net.maintain(0);
     net.run(is_last);
-    assert_eq!(net.execute(0, &place(0), &put(vec![2])), Execution::Busy);
+    assert_eq!(net.execute(0, &place(0), &put(vec![2])), Err(Box::new(Execution::Busy)));
     net.close_ring(&[20]);
     net.nodes[0].gone.push(contact(10));
     net.maintain(0);
     // Whatever version the receiver may have given out in epoch 2, this one differs.
     match net.execute(0, &place(0), &put(vec![2])) {
-        Execution::Done(Outcome::Replaced(version)) => assert!(version.epoch > 2, "{version:?}"),
+        Ok(Outcome::Replaced(version)) => assert!(version.epoch > 2, "{version:?}"),
         other => panic!("{other:?}"),
     }
 }
@@ -326,7 +337,7 @@ fn a_receiver_that_dies_frees_the_frozen_slot() {
 #[test]
 fn a_receiver_that_declines_a_frozen_slot_frees_it_and_a_late_last_chunk_is_not_believed() {
     let mut net = Net::new(&[20, 10]);
-    net.execute(0, &place(0), &put(vec![1]));
+    net.execute(0, &place(0), &put(vec![1])).unwrap();
     net.maintain(0);
     let mut late = None;
     net.run(|message| {
@@ -338,7 +349,7 @@ fn a_receiver_that_declines_a_frozen_slot_frees_it_and_a_late_last_chunk_is_not_
     net.nodes[1].holdings = Holdings::new(contact(10), space());
     net.close_ring(&[20, 10, 5]);
     net.pass();
-    net.execute(0, &place(0), &put(vec![2]));
+    net.execute(0, &place(0), &put(vec![2])).unwrap();
     net.close_ring(&[20, 10]);
     net.now += Span::secs(1);
     net.maintain(0);
@@ -350,7 +361,7 @@ fn a_receiver_that_declines_a_frozen_slot_frees_it_and_a_late_last_chunk_is_not_
     net.queue.push_back(fetch);
     net.run(|_| false);
     match net.execute(1, &place(0), &Command::Get) {
-        Execution::Done(Outcome::Found(record)) => assert_eq!(record.value[..], [2]),
+        Ok(Outcome::Found(record)) => assert_eq!(record.value[..], [2]),
         other => panic!("{other:?}"),
     }
 }
@@ -369,13 +380,16 @@ fn a_leaver_is_not_drained_while_a_slot_is_on_its_way_to_it() {
 #[test]
 fn a_holder_that_was_given_up_serves_again_when_the_newer_one_is_lost() {
     let mut net = Net::new(&[10, 20]);
-    net.execute(0, &place(0), &put(vec![1]));
+    net.execute(0, &place(0), &put(vec![1])).unwrap();
     net.nodes[0].holdings.learn(SLOT, View::of_one(3, contact(20)));
-    assert_eq!(net.execute(0, &place(0), &Command::Get), Execution::Elsewhere(Some(View::of_one(3, contact(20)))));
+    assert_eq!(
+        net.execute(0, &place(0), &Command::Get),
+        Err(Box::new(Execution::Elsewhere(Some(View::of_one(3, contact(20))))))
+    );
     net.nodes[0].gone.push(contact(20));
     net.maintain(0);
     match net.execute(0, &place(0), &put(vec![2])) {
-        Execution::Done(Outcome::Replaced(version)) => assert!(version.epoch > 3),
+        Ok(Outcome::Replaced(version)) => assert!(version.epoch > 3),
         other => panic!("{other:?}"),
     }
 }
@@ -392,26 +406,73 @@ fn a_repeated_fetch_gives_the_same_changes_and_those_in_between_come_later() {
     };
     let mut sending = Sending::new(contact(10), Time(0));
     let write = |sending: &mut Sending, store: &mut MemoryStore, key: u64, n: u64| {
-        store.put(place(key), record(n));
+        store.put(place(key), record(n)).unwrap();
         sending.touched(&place(key));
     };
     // Enough for two chunks.
     for n in 0..20 {
-        store.put(place(n), crate::data::Record { value: vec![0; CHUNK_BYTES / 16].into(), ..record(n) });
+        let large = crate::data::Record { value: vec![0; CHUNK_BYTES / 16].into(), ..record(n) };
+        store.put(place(n), large).unwrap();
     }
-    let keys = |part: &super::handover::Part| part.entries.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
-    let first = sending.part(SLOT, 0, None, &store).unwrap();
+    let keys = |chunk: &Chunk| chunk.0.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    let first = chunk(&mut sending, &mut store, 0, None, |_, _| ()).unwrap();
     let scanned = keys(&first);
     let early = (0..20).find(|n| place(*n).key == scanned[0]).unwrap();
     write(&mut sending, &mut store, early, 100);
-    let again = sending.part(SLOT, 0, None, &store).unwrap();
-    assert!(keys(&again).starts_with(&[place(early).key]) && !again.is_last);
+    let again = chunk(&mut sending, &mut store, 0, None, |_, _| ()).unwrap();
+    assert!(keys(&again).starts_with(&[place(early).key]) && !again.2);
     // The receiver has the first answer, so the change must still come.
-    let second = sending.part(SLOT, 1, first.next.as_ref(), &store).unwrap();
-    assert!(second.entries.contains(&(place(early).key, Some(record(100)))), "the write between is lost");
-    assert!(second.is_last && sending.frozen);
-    assert_eq!(keys(&sending.part(SLOT, 1, first.next.as_ref(), &store).unwrap()), keys(&second));
-    assert!(sending.part(SLOT, 3, None, &store).is_none(), "what was never sent is not acknowledged");
+    let second = chunk(&mut sending, &mut store, 1, first.1.as_ref(), |_, _| ()).unwrap();
+    assert!(second.0.contains(&(place(early).key, Some(record(100)))), "the write between is lost");
+    assert!(second.2 && sending.frozen);
+    assert_eq!(keys(&chunk(&mut sending, &mut store, 1, first.1.as_ref(), |_, _| ()).unwrap()), keys(&second));
+    let unsent = chunk(&mut sending, &mut store, 3, None, |_, _| ());
+    assert!(unsent.is_none(), "what was never sent is not acknowledged");
+}
+
+/// Entries, where the scan goes on, and whether it is the last.
+type Chunk = (Vec<crate::data::Entry>, Option<crate::data::Cursor>, bool);
+
+/// The answer to a fetch. `meanwhile` happens after the store was asked and before it answers.
+fn chunk(
+    sending: &mut Sending,
+    store: &mut MemoryStore,
+    serial: u64,
+    after: Option<&crate::data::Cursor>,
+    meanwhile: impl FnOnce(&mut Sending, &mut MemoryStore),
+) -> Option<Chunk> {
+    let part: Part = sending.begin(7, SLOT, serial, after)?;
+    let done = carry_out(crate::data::Work::Read(part), store);
+    meanwhile(sending, store);
+    let Done::Read { entries, next, changed } = done else { panic!("{done:?}") };
+    let is_last = sending.end(7, Some((next.as_ref(), changed))).expect("the ticket of the part");
+    Some((entries, next, is_last))
+}
+
+#[test]
+fn what_is_written_while_a_part_is_read_comes_with_the_next() {
+    let mut store = MemoryStore::new(space());
+    let mut sending = Sending::new(contact(10), Time(0));
+    let record = |n: u64| crate::data::Record {
+        value: Arc::from([n as u8]),
+        content_type: None,
+        version: crate::data::Version { epoch: 1, n, node: Incarnation(1) },
+        modified: Wall(0),
+        expires: None,
+    };
+    store.put(place(0), record(0)).unwrap();
+    let first = chunk(&mut sending, &mut store, 0, None, |sending, store| {
+        assert!(!sending.frozen, "whoever writes need not wait for a scan");
+        store.put(place(0), record(1)).unwrap();
+        sending.touched(&place(0));
+    });
+    assert_eq!(first, Some((vec![(place(0).key, Some(record(0)))], None, false)), "the change is missing");
+    assert!(!sending.frozen);
+    let second = chunk(&mut sending, &mut store, 1, None, |sending, _| {
+        assert!(sending.frozen, "a writer that never pauses must wait while the last changes are read");
+    });
+    assert_eq!(second, Some((vec![(place(0).key, Some(record(1)))], None, true)));
+    assert!(sending.frozen);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod agreement;
 pub mod checker;
 pub mod clients;
 mod counters;
+mod disk;
 mod eras;
 pub mod experiment;
 mod faults;
@@ -26,6 +27,7 @@ pub mod world;
 
 pub use checker::{Ring, RingFault};
 pub use counters::Counters;
+pub use disk::DiskConfig;
 pub use network::{Latency, NetworkConfig};
 pub use watch::RingWatch;
 pub use world::{Check, HostId, LookupReport, World, WorldConfig};

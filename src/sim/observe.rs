@@ -5,7 +5,7 @@ use super::watch::RingWatch;
 use super::world::{HostId, LookupReport, World};
 use crate::base::limits::SUCCESSORS_DEFAULT;
 use crate::base::{Capacity, Contact, Rng, Time};
-use crate::data::{MemoryStore, UserReply};
+use crate::data::UserReply;
 use crate::node::{ChordNode, Stop};
 use crate::overlay::Standing;
 use crate::replication::Holdings;
@@ -37,7 +37,7 @@ impl World {
     }
 
     /// The node of a host, while its process runs.
-    pub fn node(&self, host: HostId) -> Option<&ChordNode<MemoryStore>> {
+    pub fn node(&self, host: HostId) -> Option<&ChordNode> {
         self.hosts.get(host as usize)?.node.as_deref()
     }
 

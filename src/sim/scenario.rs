@@ -52,6 +52,10 @@ pub(super) fn churn_of(run: &Churn, overlay: OverlayConfig) -> Summary {
     config.wishes = Wishes { successors: Some(successors), slot_bits: Some(slot_bits), ..Wishes::default() };
     let max = Span::millis([1, 5, 40][script.index(3)]);
     config.network.latency = Latency::Uniform { min: Span(100), max };
+    if run.operations > 0 {
+        // Of its own, as those who have no users need no disks either.
+        config.disk.work_max = Span::millis([0, 1, 5, 30][Rng::new(run.seed ^ 0xd15c).index(4)]);
+    }
     let mut world = World::new(config);
     let mut clients = Clients::default();
     world.start(&[]);

@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::checker::RingFault;
 use super::counters::Counters;
+use super::disk::{Disk, DiskConfig};
 use super::network::{Blocked, Frame, Link, NetworkConfig, Spot, is_severed};
 use super::queue::Queue;
 use super::transport::message_of;
 use super::watch::RingWatch;
 use crate::base::limits::SUCCESSORS_DEFAULT;
 use crate::base::{Capacity, Contact, Id, Ids, Incarnation, Now, Rng, Span, Time, Wall, between};
-use crate::data::{MemoryStore, UserReply, UserRequest};
+use crate::data::{Store, UserReply, UserRequest, Work, gauge};
 use crate::node::{ChordNode, Event, Input, Memory, NodeConfig, Output, Stop, Wishes};
 use crate::overlay::{Answer, LookupFailed, OverlayConfig};
 
@@ -32,6 +33,8 @@ pub struct WorldConfig {
     pub wishes: Wishes,
     /// Settings of every node's overlay.
     pub overlay: OverlayConfig,
+    /// Where nodes keep their records.
+    pub disk: DiskConfig,
     /// What must hold after every step.
     pub check: Check,
 }
@@ -50,7 +53,8 @@ impl WorldConfig {
     /// A world of this seed, with the invariant checked.
     pub fn new(seed: u64) -> Self {
         let (network, wishes) = (NetworkConfig::default(), Wishes::default());
-        Self { seed, network, wishes, overlay: OverlayConfig::default(), check: Check::Ring }
+        let (overlay, disk) = (OverlayConfig::default(), DiskConfig::default());
+        Self { seed, network, wishes, overlay, disk, check: Check::Ring }
     }
 }
 
@@ -71,14 +75,17 @@ pub struct World {
     pub(super) replies: Vec<(HostId, u64, UserReply)>,
     /// When processes crashed and hosts vanished, in order.
     pub(super) crashes: Vec<Time>,
+    // Of its own, so that the network is the same whatever disks there are.
+    pub(super) disk_rng: Rng,
     outputs: Vec<Output>,
     fault: Option<RingFault>,
 }
 
 pub(super) struct Host {
     pub addr: SocketAddr,
-    pub node: Option<Box<ChordNode<MemoryStore>>>,
+    pub node: Option<Box<ChordNode>>,
     pub incarnation: Incarnation,
+    pub disk: Option<Box<Disk>>,
     /// Counts the lives of the host: what was meant for an earlier one is not delivered.
     pub life: u32,
     pub links: BTreeMap<HostId, Link>,
@@ -115,6 +122,7 @@ pub(super) enum Happening {
     LinkBroken { host: HostId, life: u32, peer: SocketAddr, refused: bool, undelivered: Vec<Frame> },
     Unheard { from: HostId, from_life: u32, to: HostId, since: Time },
     Act { host: HostId, life: u32, input: Box<Input> },
+    Worked { host: HostId, life: u32, read: Option<Box<(u64, Work)>> },
 }
 
 /// A lookup in progress.
@@ -166,6 +174,7 @@ impl World {
             hash: FNV_OFFSET,
             replies: Vec::new(),
             crashes: Vec::new(),
+            disk_rng: Rng::new(config.seed ^ 0x00d1_5c00),
             outputs: Vec::new(),
             fault: None,
             config,
@@ -204,6 +213,7 @@ impl World {
             addr,
             node: None,
             incarnation: Incarnation(0),
+            disk: None,
             life: 0,
             links: BTreeMap::new(),
             condition: Condition::Up,
@@ -241,10 +251,15 @@ impl World {
         let mut config = NodeConfig::new(self.host(host).addr, incarnation, seeds);
         config.wishes = self.config.wishes;
         config.overlay = self.config.overlay.clone();
+        config.overlay.first_request = seed & 0x0fff_ffff;
         let now = self.now;
         let of = self.host_mut(host);
         config.memory.clone_from(&of.memory);
-        of.node = Some(Box::new(ChordNode::new(config, MemoryStore::new, seed)));
+        if let Some(disk) = &of.disk {
+            config.holds = disk.store.holds().unwrap_or_default();
+            config.gauge = gauge(&disk.store);
+        }
+        of.node = Some(Box::new(ChordNode::new(config, seed)));
         of.incarnation = incarnation;
         of.life += 1;
         of.started = now;
@@ -352,7 +367,8 @@ impl World {
                 let input = Input::Unreachable { addr: peer, refused, undelivered };
                 self.with_node(host, |node, now| node.handle_input(now, input));
             }
-            Happening::Act { .. } | Happening::LinkBroken { .. } => {}
+            Happening::Worked { host, life, read } if self.lives(host, life) => self.worked(host, read),
+            Happening::Act { .. } | Happening::LinkBroken { .. } | Happening::Worked { .. } => {}
         }
         if let Some(fault) = self.fault.take() {
             let ring = self.watch.snapshot(self.now).0;
@@ -442,7 +458,7 @@ impl World {
     // ----- one node acts -----
 
     /// Lets a node act, carries out what it wants, checks it.
-    pub(super) fn with_node(&mut self, host: HostId, act: impl FnOnce(&mut ChordNode<MemoryStore>, Now)) {
+    pub(super) fn with_node(&mut self, host: HostId, act: impl FnOnce(&mut ChordNode, Now)) {
         let world_now = self.now;
         let of = &mut self.hosts[host as usize];
         let Some(mut node) = of.node.take() else { return };
@@ -482,7 +498,8 @@ impl World {
             Output::LookedUp { ticket, result } => self.looked_up(ticket, result),
             Output::Event(event) => self.count(&event),
             // Whoever makes a hello asks the node itself.
-            Output::Ring(_) => {}
+            Output::Ring(params) => self.open_disk(host, &params),
+            Output::Store { job, work } => self.ask_disk(host, job, work),
             Output::Remember(memory) => self.host_mut(host).memory = Some(*memory),
             Output::Stop(stop) => {
                 if stop == Stop::Left {
@@ -534,6 +551,7 @@ impl World {
             self.fault.get_or_insert(fault);
         }
         self.lookups.retain(|_, asked| asked.host != host);
+        self.close_disk(host);
     }
 }
 
@@ -541,7 +559,10 @@ impl Happening {
     /// The host that it happens to, if that has to run for it.
     fn at(&self) -> Option<HostId> {
         match self {
-            Self::Wake { host, .. } | Self::LinkBroken { host, .. } | Self::Act { host, .. } => Some(*host),
+            Self::Wake { host, .. }
+            | Self::LinkBroken { host, .. }
+            | Self::Act { host, .. }
+            | Self::Worked { host, .. } => Some(*host),
             Self::Arrives { to, .. } => Some(*to),
             Self::Dialled { from, .. } | Self::DialTimedOut { from, .. } => Some(*from),
             Self::Unheard { .. } => None,

@@ -14,7 +14,9 @@ use crate::base::limits::{
     VALUE_BYTES_LIMIT,
 };
 use crate::base::{Capacity, Contact, Id, Ids, Incarnation, Span, Wall};
-use crate::data::{Command, Condition, Cursor, Item, Key, ListQuery, Outcome, Page, Put, Record, Slot, Tag, Version};
+use crate::data::{
+    Command, Condition, Cursor, Item, Key, ListQuery, Outcome, Page, Put, Record, Slot, Tag, Trouble, Version,
+};
 use crate::node::{Call, KvReply, Message, NodeInfo, Reply, RingParams, Wishes};
 use crate::overlay::{Aim, CONTACTS_PAGE, Found, JoinVerdict, Lookup, NextHop, RingMessage, Standing, Want};
 use crate::replication::{HoldingMessage, SlotRun, View};
@@ -309,6 +311,7 @@ impl Reader<'_> {
             From::Deleted(pb::Deleted {}) => Outcome::Deleted,
             From::PreconditionFailed(of) => Outcome::PreconditionFailed(of.current.map(version).transpose()?),
             From::Busy(pb::Busy {}) => return Ok(KvReply::Busy),
+            From::Trouble(of) => return Ok(KvReply::Failed(trouble(of.kind.ok_or(WireError::Unknown)?)?)),
             From::Elsewhere(of) => {
                 return Ok(KvReply::Elsewhere(of.view.map(|view| self.view(view)).transpose()?));
             }
@@ -404,6 +407,15 @@ fn record(record: pb::Record) -> Decoded<Record> {
 
 fn version(version: pb::Version) -> Decoded<Version> {
     Ok(Version { epoch: version.epoch, n: version.n, node: incarnation(version.node)? })
+}
+
+fn trouble(trouble: pb::trouble::Kind) -> Decoded<Trouble> {
+    use pb::trouble::Kind as From;
+    Ok(match trouble {
+        From::Full(why) => Trouble::Full(why),
+        From::Damaged(bytes) => Trouble::Damaged(key(bytes)?),
+        From::Broken(why) => Trouble::Broken(why),
+    })
 }
 
 fn item(item: pb::Item) -> Decoded<Item> {

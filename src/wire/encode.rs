@@ -8,7 +8,7 @@ use super::frame::Packet;
 use super::handshake::{Hello, Refusal, RefusalCode};
 use super::pb;
 use crate::base::{Contact, Id, Span};
-use crate::data::{Command, Condition, Cursor, Item, Outcome, Record, Tag, Version};
+use crate::data::{Command, Condition, Cursor, Item, Outcome, Record, Tag, Trouble, Version};
 use crate::node::{Call, KvReply, Message, NodeInfo, Reply, RingParams, Wishes};
 use crate::overlay::{Aim, JoinVerdict, NextHop, RingMessage, Standing, Want};
 use crate::replication::{HoldingMessage, SlotRun, View};
@@ -316,6 +316,16 @@ fn kv_reply(reply: &KvReply) -> pb::kv_reply::Reply {
         }
         KvReply::Busy => To::Busy(pb::Busy {}),
         KvReply::Elsewhere(of) => To::Elsewhere(pb::Elsewhere { view: of.as_ref().map(view) }),
+        KvReply::Failed(of) => To::Trouble(pb::Trouble { kind: Some(trouble(of)) }),
+    }
+}
+
+fn trouble(trouble: &Trouble) -> pb::trouble::Kind {
+    use pb::trouble::Kind as To;
+    match trouble {
+        Trouble::Full(why) => To::Full(why.clone()),
+        Trouble::Damaged(key) => To::Damaged(key.as_bytes().to_vec()),
+        Trouble::Broken(why) => To::Broken(why.clone()),
     }
 }
 

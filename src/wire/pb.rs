@@ -587,7 +587,7 @@ pub struct Elsewhere {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct KvReply {
-    #[prost(oneof = "kv_reply::Reply", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "kv_reply::Reply", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub reply: ::core::option::Option<kv_reply::Reply>,
 }
 /// Nested message and enum types in `KvReply`.
@@ -610,6 +610,29 @@ pub mod kv_reply {
         Busy(super::Busy),
         #[prost(message, tag = "8")]
         Elsewhere(super::Elsewhere),
+        /// The store of the holder could not do it; nothing was changed.
+        #[prost(message, tag = "9")]
+        Trouble(super::Trouble),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Trouble {
+    #[prost(oneof = "trouble::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<trouble::Kind>,
+}
+/// Nested message and enum types in `Trouble`.
+pub mod trouble {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// No room; why.
+        #[prost(string, tag = "1")]
+        Full(::prost::alloc::string::String),
+        /// The record of this key is damaged.
+        #[prost(bytes, tag = "2")]
+        Damaged(::prost::alloc::vec::Vec<u8>),
+        /// Anything else, in words.
+        #[prost(string, tag = "3")]
+        Broken(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

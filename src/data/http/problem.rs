@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::message::HttpResponse;
+use crate::data::Trouble;
 
 /// The `Content-Type` of a [`problem`].
 pub const PROBLEM_TYPE: &str = "application/problem+json";
@@ -36,6 +37,16 @@ pub(super) fn value_too_large(limit: usize) -> HttpResponse {
     let detail =
         format!("the value is larger than {limit} bytes, the limit that the ring was created with (--max-value)");
     problem(413, "value_too_large", &detail)
+}
+
+/// The store of the key's holder could not do it.
+pub(super) fn in_trouble(trouble: &Trouble) -> HttpResponse {
+    let detail = format!("{trouble}; nothing was changed");
+    match trouble {
+        Trouble::Full(_) => problem(507, "full", &format!("{detail}. Delete keys, or raise --max-bytes")),
+        Trouble::Damaged(_) => problem(500, "damaged", &format!("{detail}. Put or delete the key to be rid of it")),
+        Trouble::Broken(_) => problem(500, "store_failed", &detail),
+    }
 }
 
 /// What a user wrote, fit to stand in a detail: in quotes and not longer than makes sense.

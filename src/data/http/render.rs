@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::etag::etag;
 use super::message::HttpResponse;
-use super::problem::{problem, value_too_large};
+use super::problem::{in_trouble, problem, value_too_large};
 use crate::base::Wall;
 use crate::data::{Check, Condition, Failure, Item, Outcome, Page, Record, UserReply, Version};
 
@@ -167,6 +167,7 @@ fn render_failure(failure: Failure) -> HttpResponse {
         Failure::NotServing(detail) => soon("not_serving", &detail),
         Failure::Overloaded => soon("overloaded", "too many requests are in progress here; nothing was changed"),
         Failure::TooLarge { limit } => value_too_large(limit),
+        Failure::Trouble(trouble) => in_trouble(&trouble),
         Failure::Timeout { maybe_applied: false } => {
             problem(504, "timeout", "no answer came before the deadline; nothing was changed")
         }

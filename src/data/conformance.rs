@@ -1,0 +1,162 @@
+//! What every store must do: one suite, run against each. It is part of the library so that the tests of other layers can
+//! run it on theirs.
+
+use std::collections::BTreeMap;
+
+use super::key::{Key, KeySpace, Place, Slot};
+use super::record::{Record, Version};
+use super::store::{HoldRow, Store, Trouble, Usage};
+use super::user::ListQuery;
+use crate::base::{Capacity, Contact, Id, Incarnation, Rng, Wall};
+
+const NOW: Wall = Wall(50);
+
+/// What was put, as a plain map does it.
+type Model = BTreeMap<Vec<u8>, Record>;
+
+/// Runs the suite on stores that `make` gives, each empty, with this seed.
+///
+/// # Panics
+/// A store does something else than a plain map.
+pub fn conform<S: Store>(seed: u64, mut make: impl FnMut(KeySpace) -> S) {
+    let space = KeySpace::new(Capacity::MAX, 2).expect("two of 160 bits");
+    let mut rng = Rng::new(seed);
+    let mut store = make(space);
+    let mut model = Model::new();
+    assert_eq!(store.space(), space);
+    for n in 0..rng.below(60) {
+        change(&mut store, &mut model, &mut rng, space, n).expect("a store without faults");
+    }
+    same_records(&store, &model, space).expect("a store without faults");
+    same_scans(&store, &model, space).expect("a store without faults");
+    same_pages(&store, &model, space, &mut rng).expect("a store without faults");
+    same_holds(&mut store, space).expect("a store without faults");
+}
+
+fn place(space: KeySpace, key: &[u8]) -> Place {
+    space.place(Key::new(key).expect("a key"))
+}
+
+fn record(rng: &mut Rng, n: u64) -> Record {
+    let value: Vec<u8> = (0..rng.below(40)).map(|_| b'v').chain([u8::try_from(n % 256).unwrap_or(0)]).collect();
+    let content_type = (rng.below(3) == 0).then(|| "text/plain".into());
+    let expires = (rng.below(3) == 0).then(|| Wall(rng.below(100)));
+    let version = Version { epoch: u64::MAX - 1, n, node: Incarnation(u128::MAX - 7) };
+    Record { value: value.into(), content_type, version, modified: Wall(n), expires }
+}
+
+fn change<S: Store>(store: &mut S, model: &mut Model, rng: &mut Rng, space: KeySpace, n: u64) -> Result<(), Trouble> {
+    let key: Vec<u8> = (0..=rng.below(3)).map(|_| u8::try_from(rng.below(3)).unwrap_or(0)).collect();
+    match rng.below(10) {
+        0 => {
+            let slot = Slot(u32::try_from(rng.below(4)).unwrap_or(0));
+            store.clear(slot)?;
+            model.retain(|key, _| place(space, key).slot != slot);
+        }
+        1..=3 => {
+            store.remove(&place(space, &key))?;
+            model.remove(&key);
+        }
+        _ => {
+            let record = record(rng, n);
+            store.put(place(space, &key), record.clone())?;
+            model.insert(key, record);
+        }
+    }
+    Ok(())
+}
+
+fn same_records<S: Store>(store: &S, model: &Model, space: KeySpace) -> Result<(), Trouble> {
+    for (key, record) in model {
+        assert_eq!(store.get(&place(space, key))?.as_ref(), Some(record));
+    }
+    assert_eq!(store.get(&place(space, b"nobody put this"))?, None);
+    let bytes: usize = model.iter().map(|(key, record)| key.len() + record.user_bytes()).sum();
+    assert_eq!(store.usage(), Usage { keys: model.len() as u64, bytes: bytes as u64 });
+    assert_eq!(store.next_expiry()?, model.values().filter_map(|record| record.expires).min());
+    let due = model.values().filter(|record| record.is_expired(NOW)).count();
+    assert_eq!(store.expired(NOW, usize::MAX)?.len(), due);
+    assert_eq!(store.expired(NOW, 1)?.len(), due.min(1));
+    Ok(())
+}
+
+/// Scans by chunks of any size meet every key of a slot once, in the order of the ids.
+fn same_scans<S: Store>(store: &S, model: &Model, space: KeySpace) -> Result<(), Trouble> {
+    let mut scanned = 0;
+    for slot in space.all_slots() {
+        let mut cursor = None;
+        let mut ids: Vec<Id> = Vec::new();
+        loop {
+            let chunk = store.scan(slot, cursor.as_ref(), 20)?;
+            for (key, record) in &chunk.entries {
+                assert_eq!(model.get(key.as_bytes()), Some(record));
+                ids.push(space.place(key.clone()).id);
+            }
+            cursor = chunk.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert!(ids.is_sorted() && ids.iter().all(|id| space.slot_of(*id) == slot));
+        scanned += ids.len();
+    }
+    assert_eq!(scanned, model.len());
+    Ok(())
+}
+
+/// Pages of any size meet every live key of a prefix once, in order, and no slot that is not wanted.
+fn same_pages<S: Store>(store: &S, model: &Model, space: KeySpace, rng: &mut Rng) -> Result<(), Trouble> {
+    for prefix in [vec![], vec![1], vec![1, 2]] {
+        let kept = Slot(u32::try_from(rng.below(4)).unwrap_or(0));
+        let keep = |slot: Slot| slot != kept;
+        let mut after = None;
+        let mut listed: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let query = ListQuery { prefix: prefix.clone(), after: after.clone(), limit: 2 };
+            let page = store.list(&query, NOW, &keep)?;
+            assert!(page.items.len() <= 2 && (!page.more || page.items.len() == 2));
+            for item in &page.items {
+                let record = &model[item.key.as_bytes()];
+                assert_eq!((item.size, item.version), (record.value.len() as u64, record.version));
+                assert_eq!((&item.content_type, item.expires), (&record.content_type, record.expires));
+                listed.push(item.key.as_bytes().to_vec());
+            }
+            after = listed.last().cloned();
+            if !page.more {
+                break;
+            }
+        }
+        let wanted = |key: &[u8], record: &Record| {
+            key.starts_with(&prefix) && !record.is_expired(NOW) && keep(place(space, key).slot)
+        };
+        let expected: Vec<_> =
+            model.iter().filter(|(key, record)| wanted(key, record)).map(|(key, _)| key.clone()).collect();
+        assert_eq!(listed, expected);
+    }
+    Ok(())
+}
+
+fn same_holds<S: Store>(store: &mut S, space: KeySpace) -> Result<(), Trouble> {
+    assert_eq!(store.holds()?, []);
+    let peer = Contact::new(space.capacity(), ([10, 0, 0, 1], 4_000).into(), Incarnation(7 << 100));
+    let plain = HoldRow { epoch: 3, taken: None, frozen_for: None };
+    let frozen = HoldRow { epoch: u64::MAX - 1, taken: Some((peer.incarnation, 2)), frozen_for: Some(peer) };
+    store.set_hold(Slot(2), Some(plain))?;
+    store.set_hold(Slot(0), Some(plain))?;
+    store.set_hold(Slot(3), Some(frozen))?;
+    store.set_hold(Slot(0), Some(frozen))?;
+    store.set_hold(Slot(3), None)?;
+    assert_eq!(store.holds()?, [(Slot(0), frozen), (Slot(2), plain)]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::MemoryStore;
+
+    #[test]
+    fn the_memory_store_does_what_a_plain_map_does() {
+        (0..200).for_each(|seed| conform(seed, MemoryStore::new));
+    }
+}

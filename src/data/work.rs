@@ -1,0 +1,215 @@
+//! What a node asks of its store, and what it hears back: whole operations, each carried out where the records are.
+//!
+//! The order is that of asking, and each is carried out in full or not at all. What changes something is answered once
+//! the change is as safe as the store makes it; what only reads may be answered before what was asked earlier.
+
+use super::command::{Change, Command, Outcome, apply};
+use super::key::{Key, Place, Slot, SlotSet};
+use super::record::{Record, Version};
+use super::store::{Cursor, HoldRow, Store, Trouble, Usage};
+use super::user::{ListQuery, Page};
+use crate::base::Wall;
+
+/// A key with its record, or with `None`: removed since it was sent.
+pub type Entry = (Key, Option<Record>);
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Runs a user's command on one key. Answered by [`Done::Ran`].
+    Run {
+        /// Where.
+        place: Place,
+        /// What.
+        command: Command,
+        /// The version that the key has afterwards, if the command puts something.
+        version: Version,
+        /// What counts as expired.
+        now: Wall,
+    },
+    /// One page of the keys of some slots. Answered by [`Done::Listed`].
+    List {
+        /// Which keys.
+        query: ListQuery,
+        /// Of which slots.
+        slots: SlotSet,
+        /// What counts as expired.
+        now: Wall,
+    },
+    /// A part of a slot that is on its way to another holder. Answered by [`Done::Read`].
+    Read(Part),
+    /// Stores what another holder sent. Answered by [`Done::Changed`].
+    Absorb {
+        /// Of which slot; what belongs to another is left out.
+        slot: Slot,
+        /// Keys and records.
+        entries: Vec<Entry>,
+        /// There are records of this node's own: the higher version stays, and removals are not believed.
+        merge: bool,
+    },
+    /// Forgets all records of a slot. Answered by [`Done::Changed`].
+    Clear(Slot),
+    /// Writes down which slots this node holds from now on, and how; `None`: it does not. Answered by [`Done::Changed`].
+    Hold(Vec<(Slot, Option<HoldRow>)>),
+    /// Removes records that have expired, at most so many. Answered by [`Done::Collected`].
+    CollectExpired {
+        /// What counts as expired.
+        now: Wall,
+        /// How many.
+        limit: usize,
+    },
+}
+
+/// Which part of a slot is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The slot.
+    pub slot: Slot,
+    /// Scan it, after this cursor or from the start; `None`: only the keys below.
+    pub scan: Option<Option<Cursor>>,
+    /// Keys that are read in any case.
+    pub again: Vec<Cursor>,
+    /// Keys that are read after these and after the end of the scan, while there is room.
+    pub changed: Vec<Cursor>,
+    /// How many user bytes are enough.
+    pub budget_bytes: usize,
+}
+
+/// How an operation went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// A command was run.
+    Ran(Outcome),
+    /// A page.
+    Listed(Page),
+    /// A part of a slot.
+    Read {
+        /// Keys and records.
+        entries: Vec<Entry>,
+        /// Where the scan goes on; `None` at its end.
+        next: Option<Cursor>,
+        /// How many of [`Part::changed`] were read.
+        changed: usize,
+    },
+    /// Something was changed.
+    Changed,
+    /// So many records had expired.
+    Collected(usize),
+    /// Nothing was done.
+    Failed(Trouble),
+}
+
+/// How a store stands after an operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauge {
+    /// How much is stored.
+    pub usage: Usage,
+    /// When the next record expires.
+    pub next_expiry: Option<Wall>,
+}
+
+impl Work {
+    /// Whether it changes nothing and may be answered before what was asked earlier. Parts of slots are read in turn:
+    /// what was written before must be in them.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Run { command: Command::Get, .. } | Self::List { .. })
+    }
+}
+
+/// Carries out one operation.
+pub fn carry_out(work: Work, store: &mut impl Store) -> Done {
+    try_out(work, store).unwrap_or_else(Done::Failed)
+}
+
+/// How the store stands.
+pub fn gauge(store: &impl Store) -> Gauge {
+    Gauge { usage: store.usage(), next_expiry: store.next_expiry().unwrap_or(None) }
+}
+
+fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
+    Ok(match work {
+        Work::Run { place, command, version, now } => {
+            let applied = apply(store.get(&place)?.as_ref(), &command, version, now);
+            match applied.change {
+                Change::None => {}
+                Change::Put(record) => store.put(place, record)?,
+                Change::Remove => store.remove(&place)?,
+            }
+            Done::Ran(applied.outcome)
+        }
+        Work::List { query, slots, now } => Done::Listed(store.list(&query, now, &|slot| slots.contains(slot))?),
+        Work::Read(part) => read(part, store)?,
+        Work::Absorb { slot, entries, merge } => {
+            absorb(slot, entries, merge, store)?;
+            Done::Changed
+        }
+        Work::Clear(slot) => {
+            store.clear(slot)?;
+            Done::Changed
+        }
+        Work::Hold(rows) => {
+            for (slot, row) in rows {
+                store.set_hold(slot, row)?;
+            }
+            Done::Changed
+        }
+        Work::CollectExpired { now, limit } => {
+            let due = store.expired(now, limit)?;
+            for place in &due {
+                store.remove(place)?;
+            }
+            Done::Collected(due.len())
+        }
+    })
+}
+
+fn read(part: Part, store: &impl Store) -> Result<Done, Trouble> {
+    let Part { slot, scan, again, changed, budget_bytes } = part;
+    let size = |key: &Key, record: Option<&Record>| key.as_bytes().len() + record.map_or(0, Record::user_bytes);
+    let (mut entries, mut next, mut bytes) = (Vec::new(), None, 0);
+    if let Some(after) = scan {
+        let chunk = store.scan(slot, after.as_ref(), budget_bytes)?;
+        bytes = chunk.entries.iter().map(|(key, record)| size(key, Some(record))).sum();
+        entries.extend(chunk.entries.into_iter().map(|(key, record)| (key, Some(record))));
+        next = chunk.next;
+    }
+    let get = |(id, key): Cursor| -> Result<Entry, Trouble> {
+        let record = store.get(&Place { slot, id, key: key.clone() })?;
+        Ok((key, record))
+    };
+    for cursor in again {
+        entries.push(get(cursor)?);
+    }
+    let mut taken = 0;
+    for cursor in changed {
+        if next.is_some() || bytes >= budget_bytes {
+            break;
+        }
+        let entry = get(cursor)?;
+        bytes += size(&entry.0, entry.1.as_ref());
+        entries.push(entry);
+        taken += 1;
+    }
+    Ok(Done::Read { entries, next, changed: taken })
+}
+
+fn absorb(slot: Slot, entries: Vec<Entry>, merge: bool, store: &mut impl Store) -> Result<(), Trouble> {
+    let space = store.space();
+    for (key, record) in entries {
+        let place = space.place(key);
+        if place.slot != slot {
+            continue;
+        }
+        match record {
+            Some(record) => {
+                let newer = merge && store.get(&place)?.is_some_and(|present| present.version > record.version);
+                if !newer {
+                    store.put(place, record)?;
+                }
+            }
+            None if merge => {}
+            None => store.remove(&place)?,
+        }
+    }
+    Ok(())
+}
