@@ -1,7 +1,12 @@
-//! The memory store at 100,000 keys of 36 bytes with values of 100, next to a plain ordered map that does the same.
+//! The memory store at 100,000 keys of 36 bytes with values of 100, next to a plain ordered map that does the same; and the
+//! durable one, every commit safe, next to the bare engine.
 //!
 //! `cargo bench --bench store`. The map keeps no count, no index by key and none by expiry; for what has expired it must
-//! look at every record. `key_index` measures new keys and listings.
+//! look at every record. `key_index` measures new keys and listings. The bare engine keeps key and value in one table, with
+//! the settings of ours, and nobody asks it for conditions, versions or checksums. At the end stands how many bytes went to
+//! the device for each byte stored (as the system counts them; none where it counts nothing, as in memory).
+
+#![allow(clippy::cast_precision_loss)] // Ratios.
 
 mod common;
 
@@ -11,9 +16,10 @@ use std::time::Duration;
 
 use chordkv::base::limits::CHUNK_BYTES;
 use chordkv::base::{Id, Wall};
-use chordkv::data::{Key, MemoryStore, Place, Record, Slot, Store};
+use chordkv::data::{Command, Condition, Done, Key, MemoryStore, Place, Put, Record, Slot, Store, Work, carry_out};
+use chordkv::driver::durable::sqlite::{self, SqliteStore, Syncs};
 use common::records::{place, record, space};
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const KEYS: u64 = 100_000;
 /// One record in so many has a time to live.
@@ -106,6 +112,131 @@ fn all(criterion: &mut Criterion) {
     group.finish();
 }
 
+// ----- durable -----
+
+/// Puts in one commit.
+const GROUPS: [u64; 4] = [1, 8, 64, 512];
+
+/// Ours and the bare engine, with the same keys.
+struct Durable {
+    store: SqliteStore,
+    bare: rusqlite::Connection,
+    places: Vec<Place>,
+    turn: u64,
+    n: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl Durable {
+    fn filled() -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let open = |name: &str| sqlite::open(&dir.path().join(name), Syncs::EachCommit).expect("a file");
+        let store = SqliteStore::new(open("ours.db"), space()).expect("a store");
+        let bare = open("bare.db");
+        bare.execute_batch("CREATE TABLE bare (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+            .expect("a table");
+        let places: Vec<Place> = (0..KEYS).map(place).collect();
+        let mut both = Self { store, bare, places: Vec::new(), turn: 0, n: 0, _dir: dir };
+        for some in places.chunks(10_000) {
+            both.store.begin().expect("a transaction");
+            both.bare.execute_batch("BEGIN").expect("a transaction");
+            for (n, place) in (0..).zip(some) {
+                // As long as what overwrites it.
+                both.store.put(place.clone(), record(n + KEYS)).expect("a disk");
+                put_bare(&both.bare, place, &record(n));
+            }
+            both.store.commit().expect("a disk");
+            both.bare.execute_batch("COMMIT").expect("a disk");
+        }
+        Self { places, ..both }
+    }
+
+    fn next(&mut self) -> (Place, Record) {
+        self.n += 1;
+        // Another value each time: one that is the same is not written.
+        let value = format!("{:0100}", self.n).into_bytes().into();
+        (next(&self.places, &mut self.turn).clone(), Record { value, ..record(self.n + KEYS) })
+    }
+
+    /// As the node does it: a command, run in the group's transaction.
+    fn put_ours(&mut self, group: u64) {
+        self.store.begin().expect("a transaction");
+        for _ in 0..group {
+            let (place, record) = self.next();
+            let put = Put { value: record.value, content_type: None, ttl_ms: None, condition: Condition::default() };
+            let work = Work::Run { place, command: Command::Put(put), version: record.version, now: NOW };
+            assert!(matches!(carry_out(work, &mut self.store), Done::Ran(_)));
+        }
+        self.store.commit().expect("a disk");
+    }
+
+    fn put_bare(&mut self, group: u64) {
+        self.bare.execute_batch("BEGIN IMMEDIATE").expect("a transaction");
+        for _ in 0..group {
+            let (place, record) = self.next();
+            put_bare(&self.bare, &place, &record);
+        }
+        self.bare.execute_batch("COMMIT").expect("a disk");
+    }
+}
+
+fn put_bare(bare: &rusqlite::Connection, place: &Place, record: &Record) {
+    let mut statement = bare.prepare_cached("INSERT OR REPLACE INTO bare VALUES (?1, ?2)").expect("a statement");
+    statement.execute(rusqlite::params![place.key.as_bytes(), &record.value[..]]).expect("a disk");
+}
+
+fn get_bare(bare: &rusqlite::Connection, place: &Place) -> Vec<u8> {
+    let mut statement = bare.prepare_cached("SELECT value FROM bare WHERE key = ?1").expect("a statement");
+    statement.query_row([place.key.as_bytes()], |row| row.get(0)).expect("a value")
+}
+
+fn durable(criterion: &mut Criterion) {
+    let mut both = Durable::filled();
+    for size in GROUPS {
+        let mut group = criterion.benchmark_group("store/durable_puts");
+        group.throughput(Throughput::Elements(size));
+        group.bench_function(BenchmarkId::new("ours", size), |bencher| bencher.iter(|| both.put_ours(size)));
+        group.bench_function(BenchmarkId::new("bare", size), |bencher| bencher.iter(|| both.put_bare(size)));
+        group.finish();
+    }
+    let mut group = criterion.benchmark_group("store/durable_get");
+    let mut turn = 0;
+    let Durable { store, bare, places, .. } = &both;
+    group.bench_function("ours", |bencher| bencher.iter(|| store.get(black_box(next(places, &mut turn)))));
+    group.bench_function("bare", |bencher| bencher.iter(|| get_bare(bare, black_box(next(places, &mut turn)))));
+    group.finish();
+    let mut group = criterion.benchmark_group("store/durable_scan_a_slot");
+    group.bench_function("ours", |bencher| {
+        bencher.iter(|| store.scan(black_box(next(places, &mut turn).slot), None, CHUNK_BYTES));
+    });
+    group.finish();
+    if !std::env::args().any(|arg| arg == "--test") {
+        device_bytes(&mut both);
+    }
+}
+
+/// How many bytes the device is written for each byte of keys and values, for overwrites all over the keys.
+fn device_bytes(both: &mut Durable) {
+    const PUTS: u64 = 8_192;
+    let written = || -> u64 {
+        let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        line.and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    println!("device bytes per byte stored, {PUTS} overwrites of {KEYS} keys: puts per commit, ours, bare, ratio");
+    for size in GROUPS {
+        let mut per_byte = [0.0; 2];
+        for (of, bytes) in per_byte.iter_mut().enumerate() {
+            let before = written();
+            for _ in 0..PUTS / size {
+                if of == 0 { both.put_ours(size) } else { both.put_bare(size) }
+            }
+            *bytes = (written() - before) as f64 / (PUTS * 136) as f64;
+        }
+        println!("{size:>4} {:>6.1} {:>6.1} {:>5.2}", per_byte[0], per_byte[1], per_byte[0] / per_byte[1]);
+    }
+}
+
 fn scan(map: &BTreeMap<Place, Record>, slot: Slot, budget_bytes: usize) -> Vec<(Key, Record)> {
     let first = Place { slot, id: Id::ZERO, key: Key::new([0]).expect("one byte is a key") };
     let (mut entries, mut bytes) = (Vec::new(), 0);
@@ -133,6 +264,6 @@ criterion_group! {
         .sample_size(30)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = all
+    targets = all, durable
 }
 criterion_main!(benches);

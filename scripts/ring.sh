@@ -22,8 +22,9 @@ if [ "$count" -lt 1 ] || [ "$count" -gt 50 ]; then
     exit 2
 fi
 
-rm -rf "$dir"
+# Keys stay in $dir/node-*: started again, the ring has them again.
 mkdir -p "$dir"
+rm -f "$dir"/node-*.log "$dir/alive"
 alive=$dir/alive
 mkfifo "$alive"
 # Opened for both directions, so that opening does not wait for a reader.
@@ -32,10 +33,8 @@ exec 9<>"$alive"
 pids=
 end() {
     trap '' INT TERM
-    # The end of the pipe tells the nodes to leave; the signal, that there is nobody left to leave their keys to.
+    # The end of the pipe tells the nodes to stop.
     exec 9>&-
-    for pid in $pids; do kill -TERM "$pid" 2>/dev/null || true; done
-    for pid in $pids; do kill -TERM "$pid" 2>/dev/null || true; done
     wait
     exit "$1"
 }
@@ -45,7 +44,7 @@ start() { # k, further arguments
     k=$1
     shift
     "$program" node --listen "127.0.0.1:$((peer_port + k - 1))" --http "127.0.0.1:$((http_port + k - 1))" \
-        --log-level info --stop-with-stdin "$@" <"$alive" 2>"$dir/node-$k.log" 9>&- &
+        --data-dir "$dir/node-$k" --log-level info --stop-with-stdin "$@" <"$alive" 2>"$dir/node-$k.log" 9>&- &
     pids="$pids $!"
 }
 
@@ -82,12 +81,20 @@ while :; do
 done
 
 "$program" ring --node "127.0.0.1:$http_port"
+missing=
+k=$((count + 1))
+if [ -e "$dir/node-$k" ]; then
+    missing="
+An earlier ring here had more nodes, and keys that they hold are not there without them: start as many, or rm -r $dir.
+"
+fi
 cat <<END
 
+$missing
 Every node answers for every key, for example:
   curl -X PUT --data-binary 'world' http://127.0.0.1:$http_port/v1/kv/hello
   curl http://127.0.0.1:$((http_port + count - 1))/v1/kv/hello
-Log lines are in $dir/node-*.log. Ctrl-C stops all nodes.
+Keys are in $dir/node-*, log lines in $dir/node-*.log. Ctrl-C stops all nodes; started again, the keys are there.
 END
 wait
 # Only when every node has ended by itself.

@@ -48,7 +48,7 @@ impl Alone {
                 Output::Store { job, work } => {
                     let store = self.store.as_mut().expect("the ring is known first");
                     let done = carry_out(work, store);
-                    let gauge = gauge(store);
+                    let gauge = Some(gauge(store));
                     self.node.handle_input(self.now(), Input::Stored { job, done, gauge });
                 }
                 output => outputs.push(output),

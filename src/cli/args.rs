@@ -63,6 +63,12 @@ pub(super) enum Command {
     /// List the keys of the whole ring
     #[command(after_help = LS_EXAMPLES)]
     Ls(LsArgs),
+    /// Write all keys to a stream of JSON lines, for a backup or another ring
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
+    /// Put what an export wrote
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(ImportArgs),
     /// Show every node of the ring
     #[command(after_help = RING_EXAMPLES)]
     Ring(JsonArgs),
@@ -191,6 +197,27 @@ pub(super) struct LsArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(super) struct ExportArgs {
+    /// Only keys that begin so
+    pub prefix: Option<OsString>,
+    /// Write to a file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Only the keys that the node asked (--node) holds itself
+    #[arg(long)]
+    pub only_this_node: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct ImportArgs {
+    /// What an export wrote; - or nothing for standard input
+    pub file: Option<PathBuf>,
+    /// Leave keys alone that are there already
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(super) struct TraceArgs {
     /// The key, any bytes; it need not exist
     #[arg(value_parser = key())]
@@ -286,6 +313,23 @@ Examples:
   chordkv ls
   chordkv ls photos/ --long
   chordkv ls --limit 10 --json";
+
+const EXPORT_EXAMPLES: &str = "\
+One JSON object a line: key, value (or value_base64), content_type, etag and expires_at, in the
+order of the keys. Each key is as it was at some moment of the export.
+
+Examples:
+  chordkv export --out backup.ndjson
+  chordkv export users/ | gzip > users.ndjson.gz
+  chordkv export --node 127.0.0.1:8001 --only-this-node --out node-1.ndjson";
+
+const IMPORT_EXAMPLES: &str = "\
+Into a ring of any size. Every key gets a new version; one that has expired meanwhile is left
+out. Started again after a failure, it puts the same keys again.
+
+Examples:
+  chordkv import backup.ndjson
+  gunzip -c users.ndjson.gz | chordkv import --keep";
 
 const RING_EXAMPLES: &str = "\
 Examples:

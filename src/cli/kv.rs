@@ -118,7 +118,7 @@ struct Written<'a> {
 }
 
 /// As in a listing: text where it is UTF-8, else base64 and true.
-fn text_or_base64(bytes: &[u8]) -> (String, bool) {
+pub(super) fn text_or_base64(bytes: &[u8]) -> (String, bool) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), false),
         Err(_) => (STANDARD.encode(bytes), true),
@@ -131,7 +131,7 @@ fn json_line(document: &impl Serialize, out: &mut dyn Write) -> Result<(), Failu
     Ok(writeln!(out, "{line}")?)
 }
 
-fn target_of(key: &Key) -> String {
+pub(super) fn target_of(key: &Key) -> String {
     format!("/v1/kv/{}", encode(key.as_bytes()))
 }
 

@@ -43,16 +43,16 @@ pub(super) fn ls(client: &Client, args: &LsArgs, out: &mut dyn Write) -> Result<
 }
 
 #[derive(Deserialize)]
-struct Page {
-    items: Vec<Item>,
-    cursor: Option<String>,
+pub(super) struct Page {
+    pub items: Vec<Item>,
+    pub cursor: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
-struct Item {
-    key: String,
+pub(super) struct Item {
+    pub key: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    key_base64: bool,
+    pub key_base64: bool,
     size: u64,
     etag: String,
     content_type: String,

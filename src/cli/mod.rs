@@ -12,6 +12,7 @@
 //! secrets in flags.
 
 mod args;
+mod backup;
 mod client;
 mod config;
 mod env;
@@ -21,6 +22,7 @@ mod leave;
 mod list;
 mod log;
 mod node;
+mod progress;
 mod ring;
 mod said;
 mod settings;
@@ -89,6 +91,8 @@ fn dispatch(cli: Cli, env: &Env, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Put(args) => kv::put(&client()?, &args, out),
         Command::Del(args) => kv::del(&client()?, &args),
         Command::Ls(args) => list::ls(&client()?, &args, out),
+        Command::Export(args) => backup::export(&client()?, &args, out),
+        Command::Import(args) => backup::import(&client()?, &args),
         Command::Ring(args) => ring::ring(&client()?, &args, out),
         Command::Status(args) => status::status(&client()?, &args, out),
         Command::Trace(args) => trace::trace(&client()?, &args, out),

@@ -8,7 +8,7 @@ use clap::Args;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::log::LogFormat;
-use super::values::{self, HostPort};
+use super::values::{self, FsyncKind, HostPort};
 use crate::node::{RingParams, Wishes};
 use crate::overlay::Routing;
 
@@ -27,9 +27,19 @@ pub(super) struct NodeArgs {
     /// Join the ring of these nodes, by their --advertise addresses [default: create a ring]
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', value_parser = values::host_port)]
     pub join: Option<Vec<HostPort>>,
-    /// Remember the ring's members here, to come back though every --join is gone; keys are kept in memory all the same
+    /// Keep keys and the ring's members here, so that they outlive the process [default: all in memory]
     #[arg(long, value_name = "DIR", value_parser = values::data_dir)]
     pub data_dir: Option<PathBuf>,
+    /// When what is in --data-dir is safe from a power cut: before it is acknowledged, up to --fsync-interval later, or
+    /// when the system likes [default: always]
+    #[arg(long, value_name = "always|interval|never", value_parser = values::fsync)]
+    pub fsync: Option<FsyncKind>,
+    /// With --fsync interval: so much that was acknowledged a power cut may take [default: 1s]
+    #[arg(long, value_name = "DURATION", value_parser = values::fsync_interval)]
+    pub fsync_interval: Option<Duration>,
+    /// Store at most so much on this node; then puts are refused and deletes are not [default: what there is room for]
+    #[arg(long, value_name = "SIZE", value_parser = values::max_bytes)]
+    pub max_bytes: Option<u64>,
     /// Identifier bits of the ring, 1 to 160; joiners adopt it [default: 160]
     #[arg(long, value_name = "BITS", value_parser = values::capacity)]
     pub capacity: Option<u32>,
@@ -64,12 +74,15 @@ pub(super) struct NodeArgs {
 
 impl NodeArgs {
     /// The names that [`Self::set`] takes: keys of the config file; in capitals after `CHORDKV_`, variables.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 18] = [
         "listen",
         "advertise",
         "http",
         "join",
         "data_dir",
+        "fsync",
+        "fsync_interval",
+        "max_bytes",
         "capacity",
         "slot_bits",
         "successors",
@@ -90,6 +103,9 @@ impl NodeArgs {
             "http" => self.http = Some(values::listen_addr(text)?),
             "join" => self.join = Some(values::host_ports(text)?),
             "data_dir" => self.data_dir = Some(values::data_dir(text)?),
+            "fsync" => self.fsync = Some(values::fsync(text)?),
+            "fsync_interval" => self.fsync_interval = Some(values::fsync_interval(text)?),
+            "max_bytes" => self.max_bytes = Some(values::max_bytes(text)?),
             "capacity" => self.capacity = Some(values::capacity(text)?),
             "slot_bits" => self.slot_bits = Some(values::slot_bits(text)?),
             "successors" => self.successors = Some(values::successors(text)?),
@@ -125,6 +141,9 @@ impl NodeArgs {
             http: self.http.or(other.http),
             join: self.join.or(other.join),
             data_dir: self.data_dir.or(other.data_dir),
+            fsync: self.fsync.or(other.fsync),
+            fsync_interval: self.fsync_interval.or(other.fsync_interval),
+            max_bytes: self.max_bytes.or(other.max_bytes),
             capacity: self.capacity.or(other.capacity),
             slot_bits: self.slot_bits.or(other.slot_bits),
             successors: self.successors.or(other.successors),

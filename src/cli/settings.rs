@@ -12,8 +12,8 @@ use super::env::Env;
 use super::failure::Failure;
 use super::log::LogSettings;
 use super::said::NodeArgs;
-use super::values::HostPort;
-use crate::driver::NodeSettings;
+use super::values::{FsyncKind, HostPort};
+use crate::driver::{Fsync, NodeSettings};
 
 /// All that a node process needs to know.
 #[derive(Clone, Debug)]
@@ -68,6 +68,12 @@ fn checked(said: NodeArgs, stop_with_stdin: bool) -> Result<NodeSettings, Failur
         wishes,
         request_timeout: said.request_timeout.unwrap_or(REQUEST_TIMEOUT_DEFAULT),
         drain_timeout: said.drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
+        fsync: match said.fsync.unwrap_or_default() {
+            FsyncKind::Always => Fsync::Always,
+            FsyncKind::Interval => Fsync::Interval(said.fsync_interval.unwrap_or(FSYNC_INTERVAL_DEFAULT)),
+            FsyncKind::Never => Fsync::Never,
+        },
+        bytes_max: said.max_bytes,
         data_dir: said.data_dir,
         routing: said.routing.unwrap_or_default(),
         stop_with_stdin,
@@ -91,6 +97,7 @@ const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 const HTTP_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8_000);
 /// Long enough for a ring to mend the failure of one node under a request.
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+const FSYNC_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

@@ -102,6 +102,45 @@ pub fn data_dir(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("name a directory".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
+/// When what was written is safe from a power cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FsyncKind {
+    /// Before it is acknowledged.
+    #[default]
+    Always,
+    /// A while after.
+    Interval,
+    /// When the system writes it.
+    Never,
+}
+
+/// When what was written is safe.
+pub fn fsync(text: &str) -> Result<FsyncKind, String> {
+    match text {
+        "always" => Ok(FsyncKind::Always),
+        "interval" => Ok(FsyncKind::Interval),
+        "never" => Ok(FsyncKind::Never),
+        _ => Err("it is always, interval or never".to_owned()),
+    }
+}
+
+/// How much a power cut may take.
+pub fn fsync_interval(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_millis(10), Duration::from_secs(3_600), "10ms to 1h")
+}
+
+/// How much a node may store.
+pub fn max_bytes(text: &str) -> Result<u64, String> {
+    let size = size(text).ok_or("write a number of bytes or a size such as 512MiB or 1GiB")?;
+    let bytes = u64::try_from(size).unwrap_or(u64::MAX);
+    if bytes < MAX_BYTES_LEAST {
+        return Err(format!("it is at least {} KiB", MAX_BYTES_LEAST / 1_024));
+    }
+    Ok(bytes)
+}
+
+const MAX_BYTES_LEAST: u64 = 64 * 1_024;
+
 /// After how long a leaver goes.
 pub fn drain_timeout(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::ZERO, Duration::from_secs(24 * 3_600), "0s to 24h")
@@ -204,6 +243,8 @@ fn size(text: &str) -> Option<usize> {
         "kib" => 1 << 10,
         "mb" => 1_000_000,
         "mib" => 1 << 20,
+        "gb" => 1_000_000_000,
+        "gib" => 1 << 30,
         _ => return None,
     };
     // Saturated, so that what is too large is refused as too large.
@@ -270,10 +311,10 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(max_value(text), Ok(bytes), "{text}");
         }
-        for text in ["", "MiB", "1.5MiB", "-1", "1 M", "1GiB", "+3"] {
+        for text in ["", "MiB", "1.5MiB", "-1", "1 M", "1TiB", "+3"] {
             assert!(max_value(text).unwrap_err().contains("512KiB"), "{text}");
         }
-        for text in ["0", "3145729", "4MiB", "99999999999999999999999999MiB"] {
+        for text in ["0", "3145729", "4MiB", "1GiB", "99999999999999999999999999MiB"] {
             assert!(max_value(text).unwrap_err().contains("3 MiB"), "{text}");
         }
         assert!(max_value(&"9".repeat(60)).is_err());

@@ -66,6 +66,11 @@ impl Condition {
 }
 
 impl Command {
+    /// Whether it puts something whatever is there.
+    pub fn is_unconditional_put(&self) -> bool {
+        matches!(self, Self::Put(put) if put.condition == Condition::default())
+    }
+
     /// Whether it can change anything. One that cannot may be sent again at will.
     pub fn is_write(&self) -> bool {
         !matches!(self, Self::Get)

@@ -19,7 +19,9 @@ type Model = BTreeMap<Vec<u8>, Record>;
 /// # Panics
 /// A store does something else than a plain map.
 pub fn conform<S: Store>(seed: u64, mut make: impl FnMut(KeySpace) -> S) {
-    let space = KeySpace::new(Capacity::MAX, 2).expect("two of 160 bits");
+    // Ids of many widths, also such that fall together.
+    let bits = [160, 8, 63, 64, 129, 40][usize::try_from(seed % 6).unwrap_or(0)];
+    let space = KeySpace::new(Capacity::new(bits).expect("a width"), 2).expect("two bits of them");
     let mut rng = Rng::new(seed);
     let mut store = make(space);
     let mut model = Model::new();

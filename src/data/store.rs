@@ -83,6 +83,10 @@ pub trait Store {
     fn clear(&mut self, slot: Slot) -> Result<(), Trouble>;
     /// What is in the store.
     fn usage(&self) -> Usage;
+    /// Only removals are taken.
+    fn is_full(&self) -> bool {
+        false
+    }
     /// When the next record expires.
     fn next_expiry(&self) -> Result<Option<Wall>, Trouble>;
     /// Some records, at most `limit`, that have expired at `now`.
@@ -103,6 +107,8 @@ pub struct MemoryStore {
     by_expiry: BTreeSet<(Wall, Place)>,
     usage: Usage,
     holds: BTreeMap<Slot, HoldRow>,
+    bytes_max: Option<u64>,
+    refused: bool,
 }
 
 impl MemoryStore {
@@ -115,7 +121,15 @@ impl MemoryStore {
             by_expiry: BTreeSet::new(),
             usage: Usage::default(),
             holds: BTreeMap::new(),
+            bytes_max: None,
+            refused: false,
         }
+    }
+
+    /// The same with a budget of so many bytes, as [`Usage`] counts them.
+    pub fn with_bytes_max(mut self, bytes_max: Option<u64>) -> Self {
+        self.bytes_max = bytes_max;
+        self
     }
 
     fn first_place(slot: Slot) -> Bound<Place> {
@@ -154,6 +168,13 @@ impl Store for MemoryStore {
     }
 
     fn put(&mut self, place: Place, record: Record) -> Result<(), Trouble> {
+        let added = (place.key.as_bytes().len() + record.user_bytes()) as u64;
+        let present = self.records.get(&place).map_or(0, |old| place.key.as_bytes().len() + old.user_bytes()) as u64;
+        let bytes_max = self.bytes_max.unwrap_or(u64::MAX);
+        self.refused = self.usage.bytes - present + added > bytes_max && added > present;
+        if self.refused {
+            return Err(Trouble::Full(format!("this node's budget of {bytes_max} bytes (--max-bytes) is used up")));
+        }
         self.take(&place);
         self.usage.keys += 1;
         self.usage.bytes += (place.key.as_bytes().len() + record.user_bytes()) as u64;
@@ -167,6 +188,7 @@ impl Store for MemoryStore {
 
     fn remove(&mut self, place: &Place) -> Result<(), Trouble> {
         self.take(place);
+        self.refused = false;
         Ok(())
     }
 
@@ -231,6 +253,10 @@ impl Store for MemoryStore {
 
     fn usage(&self) -> Usage {
         self.usage
+    }
+
+    fn is_full(&self) -> bool {
+        self.refused
     }
 
     fn next_expiry(&self) -> Result<Option<Wall>, Trouble> {

@@ -20,6 +20,8 @@ pub enum UserRequest {
     },
     /// One page of the keys.
     List(ListQuery),
+    /// The same of the keys that the node asked holds itself.
+    ListHere(ListQuery),
     /// The way of a lookup, hop by hop.
     Lookup(Key),
     /// Every node of the ring.

@@ -3,7 +3,7 @@
 //! The order is that of asking, and each is carried out in full or not at all. What changes something is answered once
 //! the change is as safe as the store makes it; what only reads may be answered before what was asked earlier.
 
-use super::command::{Change, Command, Outcome, apply};
+use super::command::{Change, Command, Condition, Outcome, apply};
 use super::key::{Key, Place, Slot, SlotSet};
 use super::record::{Record, Version};
 use super::store::{Cursor, HoldRow, Store, Trouble, Usage};
@@ -106,6 +106,8 @@ pub struct Gauge {
     pub usage: Usage,
     /// When the next record expires.
     pub next_expiry: Option<Wall>,
+    /// Only removals are taken.
+    pub is_full: bool,
 }
 
 impl Work {
@@ -123,13 +125,22 @@ pub fn carry_out(work: Work, store: &mut impl Store) -> Done {
 
 /// How the store stands.
 pub fn gauge(store: &impl Store) -> Gauge {
-    Gauge { usage: store.usage(), next_expiry: store.next_expiry().unwrap_or(None) }
+    Gauge { usage: store.usage(), next_expiry: store.next_expiry().unwrap_or(None), is_full: store.is_full() }
 }
 
 fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
     Ok(match work {
         Work::Run { place, command, version, now } => {
-            let applied = apply(store.get(&place)?.as_ref(), &command, version, now);
+            let current = match store.get(&place) {
+                // Nobody can say any more what it was: good riddance.
+                Err(Trouble::Damaged(_)) if command == Command::Delete(Condition::default()) => {
+                    store.remove(&place)?;
+                    return Ok(Done::Ran(Outcome::Deleted));
+                }
+                Err(Trouble::Damaged(_)) if command.is_unconditional_put() => None,
+                current => current?,
+            };
+            let applied = apply(current.as_ref(), &command, version, now);
             match applied.change {
                 Change::None => {}
                 Change::Put(record) => store.put(place, record)?,

@@ -14,12 +14,11 @@ use signal_hook_mio::v1_0::Signals;
 use tracing::{info, warn};
 
 use super::clock::Clock;
-use super::data_dir::DataDir;
 use super::peers::{FIRST_TOKEN, Peers};
 use super::settings::RunError;
 use super::storage::Storage;
 use super::users::Users;
-use crate::base::{Span, Time};
+use crate::base::{Incarnation, Span, Time};
 use crate::node::{ChordNode, Event, Input, Output, Stop};
 
 /// The token of the peers' listener.
@@ -42,13 +41,13 @@ pub(super) struct EventLoop {
     pub poll: Poll,
     pub clock: Clock,
     pub node: ChordNode,
+    pub me: Incarnation,
     pub peers: Peers,
     pub users: Users,
     pub storage: Storage,
     pub signals: Signals,
     pub words: (Sender<Word>, Receiver<Word>),
     pub waker: Arc<Waker>,
-    pub data_dir: Option<DataDir>,
     /// Set once the node has left.
     pub parting: Option<Parting>,
     /// A first signal has come.
@@ -61,6 +60,8 @@ pub(super) struct Parting {
     users_until: Time,
     /// Set with the goodbye: until when peers may take to hear it.
     peers_until: Option<Time>,
+    /// The node is not a member any more. Otherwise peers are told nothing: it comes back.
+    has_left: bool,
     result: Result<(), RunError>,
 }
 
@@ -163,16 +164,14 @@ impl EventLoop {
             Output::Reply { token, reply } => self.users.answer(token, reply),
             Output::Event(event) => log(&event),
             Output::Ring(params) => {
-                self.storage.open(&params);
+                if let Err(error) = self.storage.start(&params, self.me, &self.waker) {
+                    self.part(Stop::Fatal(error.message));
+                    return;
+                }
                 self.peers.set_ring(params);
                 self.users.limit_values(params.value_bytes_max);
             }
-            Output::Remember(memory) => {
-                // Without a data directory nothing outlives the process.
-                if let Some(dir) = &self.data_dir {
-                    dir.remember(*memory);
-                }
-            }
+            Output::Remember(memory) => self.storage.remember(&memory),
             Output::Store { job, work } => self.storage.ask(job, work),
             // Nobody here looks ids up for its own sake.
             Output::LookedUp { .. } => {}
@@ -201,25 +200,33 @@ impl EventLoop {
     }
 
     fn part(&mut self, stop: Stop) {
+        let lost = if self.storage.is_durable() {
+            "they are still in --data-dir: start this node again to hand them over"
+        } else {
+            "they are lost"
+        };
+        let (has_left, result) = match stop {
+            Stop::Left | Stop::DrainTimeout { keys: 0 } | Stop::Stranded { keys: 0 } => (true, Ok(())),
+            Stop::Stranded { keys } => {
+                let why = "every other member leaves too or is gone";
+                (true, Err(RunError { message: format!("{why}: {keys} keys had nobody to go to; {lost}") }))
+            }
+            Stop::DrainTimeout { keys } => {
+                let message = format!("the drain time-out passed with {keys} keys not handed over; {lost}");
+                (true, Err(RunError { message }))
+            }
+            Stop::Fatal(message) => (false, Err(RunError { message })),
+        };
+        self.begin_parting(has_left, result);
+    }
+
+    fn begin_parting(&mut self, has_left: bool, result: Result<(), RunError>) {
         if self.parting.is_some() {
             return;
         }
-        let result = match stop {
-            Stop::Left | Stop::DrainTimeout { keys: 0 } | Stop::Stranded { keys: 0 } => Ok(()),
-            Stop::Stranded { keys } => Err(RunError {
-                message: format!(
-                    "every other member leaves too or is gone: {keys} keys had nobody to go to and are lost"
-                ),
-            }),
-            Stop::DrainTimeout { keys } => Err(RunError {
-                message: format!("the drain time-out passed with {keys} keys not handed over; they are lost"),
-            }),
-            Stop::Fatal(message) => Err(RunError { message }),
-        };
-        let grace = Duration::from_micros(PARTING_TIME.0);
-        self.users.begin_stop(grace);
+        self.users.begin_stop(Duration::from_micros(PARTING_TIME.0));
         let users_until = self.clock.now().mono + PARTING_TIME;
-        self.parting = Some(Parting { users_until, peers_until: None, result });
+        self.parting = Some(Parting { users_until, peers_until: None, has_left, result });
     }
 
     fn has_said_goodbye(&self) -> bool {
@@ -232,12 +239,15 @@ impl EventLoop {
         if parting.peers_until.is_none() && (self.users.is_quiet() || now >= parting.users_until) {
             // Not before: what peers still answer is for these users.
             parting.peers_until = Some(now + PARTING_TIME);
-            self.peers.say_goodbye();
+            if parting.has_left {
+                self.peers.say_goodbye();
+            }
             self.end_of_turn();
         }
-        let Parting { peers_until, result, .. } = self.parting.as_ref()?;
+        let Parting { peers_until, has_left, result, .. } = self.parting.as_ref()?;
         let over = self.peers.is_quiet() || peers_until.is_some_and(|until| now >= until);
-        (peers_until.is_some() && over).then(|| result.clone())
+        let (is_nobody, result) = (*has_left && result.is_ok(), result.clone());
+        (peers_until.is_some() && over).then(|| if is_nobody { self.storage.forget() } else { result })
     }
 
     // ----- what others want -----
@@ -278,7 +288,12 @@ impl EventLoop {
     fn stop_once(&mut self) {
         if !self.told_to_stop {
             self.told_to_stop = true;
-            self.input(Input::Leave);
+            if self.storage.is_durable() {
+                // A reboot moves no data: the node stays a member, and comes back.
+                self.begin_parting(false, Ok(()));
+            } else {
+                self.input(Input::Leave);
+            }
         }
     }
 }

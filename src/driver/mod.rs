@@ -6,6 +6,7 @@
 mod clock;
 mod connection;
 mod data_dir;
+pub mod durable;
 mod event_loop;
 pub mod http;
 mod outbox;
@@ -15,7 +16,7 @@ mod storage;
 mod sweep;
 mod users;
 
-pub use settings::{NodeSettings, RunError};
+pub use settings::{Fsync, NodeSettings, RunError};
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -34,7 +35,6 @@ use crate::node::{ChordNode, NodeConfig};
 use crate::wire::Hello;
 use crate::wire::handshake::{PROTOCOL_MAX, PROTOCOL_MIN};
 use clock::Clock;
-use data_dir::DataDir;
 use event_loop::{EventLoop, LISTENER, WAKER, Word};
 use http::{HttpConfig, HttpFront};
 use peers::Peers;
@@ -54,14 +54,21 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
     let connections_max = (descriptors / PEER_SHARE).clamp(16, PEERS_MAX);
 
     // The directory and both ports first: if one is taken, nothing has been started.
-    let (data_dir, memory) = settings.data_dir.as_deref().map(DataDir::open).transpose()?.unzip();
+    let (storage, loaded) = Storage::load(settings)?;
     let listener = bind_peers(settings.listen)?;
     let listen = listener.local_addr().map_err(|error| failure("the peer port is unusable", &error))?;
     let (front, body_limit) = bind_http(settings, connections_max)?;
     let http = front.local_addr();
 
     let mut config = node_config(settings, settings.advertise.unwrap_or(listen), http)?;
-    config.memory = memory.flatten();
+    config.store_kind = storage.kind();
+    config.overlay.durable = storage.is_durable();
+    if let Some(loaded) = loaded {
+        config.incarnation = loaded.incarnation;
+        config.memory = Some(loaded.memory);
+        config.holds = loaded.holds;
+        config.gauge = loaded.gauge;
+    }
     let broken = |error: io::Error| failure("the node could not be started", &error);
     let poll = Poll::new().map_err(broken)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(broken)?);
@@ -83,24 +90,12 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
     let users = Users::start(front, body_limit, Arc::clone(&waker)).map_err(broken)?;
     // Said only now: whoever reads it may send a signal at once.
     info!(peers = %config.addr, %http, "listening");
+    let me = config.incarnation;
     let node = ChordNode::new(config, random_u64()?);
     let clock = Clock::start();
-    let (storage, parting) = (Storage::default(), None);
-    EventLoop {
-        poll,
-        clock,
-        node,
-        peers,
-        users,
-        storage,
-        signals,
-        words,
-        waker,
-        data_dir,
-        parting,
-        told_to_stop: false,
-    }
-    .run()
+    let parting = None;
+    EventLoop { poll, clock, node, peers, users, storage, signals, words, waker, me, parting, told_to_stop: false }
+        .run()
 }
 
 fn bind_peers(listen: SocketAddr) -> Result<mio::net::TcpListener, RunError> {

@@ -27,10 +27,25 @@ pub struct NodeSettings {
     pub drain_timeout: Duration,
     /// Where the node keeps what shall outlive its process; `None`: nowhere.
     pub data_dir: Option<PathBuf>,
+    /// When what is kept there is safe from a power cut.
+    pub fsync: Fsync,
+    /// How much may be stored, in bytes; `None`: as much as there is room for.
+    pub bytes_max: Option<u64>,
     /// Where lookups go.
     pub routing: Routing,
     /// Stop as on SIGTERM when standard input ends: a child dies with whoever started it.
     pub stop_with_stdin: bool,
+}
+
+/// When what was written is safe from a power cut. A process that ends, however it ends, never loses anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before it is acknowledged.
+    Always,
+    /// This long after it was acknowledged, at most.
+    Interval(Duration),
+    /// When the system writes it.
+    Never,
 }
 
 /// Why a node process ended other than in order. The text is one line for the operator that says what to do.

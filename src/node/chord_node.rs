@@ -20,7 +20,7 @@ use super::trace::TraceTask;
 use super::walk::WalkTask;
 use crate::base::{Contact, Id, Incarnation, Now, Rng, Span, Time, Timers};
 use crate::data::{Check, Failure, Usage, UserReply, UserRequest};
-use crate::overlay::{Answer, Effect, JoinFailed, LookupFailed, Overlay, OverlayConfig, Standing};
+use crate::overlay::{Answer, Effect, JoinFailed, LookupFailed, Overlay, OverlayConfig, RingMessage, Standing};
 use crate::replication::holdings::MAINTAIN_INTERVAL;
 use crate::replication::{Execution, Holdings, HoldingsEffect, Neighbourhood, View, runs_of};
 
@@ -207,7 +207,13 @@ impl ChordNode {
     fn on_message(&mut self, now: Now, from: Contact, message: Message) {
         let Some(inside) = &mut self.inside else { return };
         match message {
-            Message::Ring(message) => inside.overlay.handle_message(now.mono, from, message),
+            Message::Ring(message) => {
+                let offered = if let RingMessage::Offer { contact } = &message { Some(*contact) } else { None };
+                inside.overlay.handle_message(now.mono, from, message);
+                if let Some(member) = offered {
+                    self.on_offer_while_seeking(now, member);
+                }
+            }
             Message::Holding(message) => {
                 if inside.overlay.handle_alive(now.mono, from) {
                     let Inside { overlay, holdings, .. } = inside;
@@ -302,7 +308,8 @@ impl ChordNode {
             UserRequest::Kv { key, command } => {
                 KvTask::new(params.space.place(key), command, params.value_bytes_max).map(Kind::Kv)
             }
-            UserRequest::List(query) => Ok(Kind::List(ListTask::new(query))),
+            UserRequest::List(query) => Ok(Kind::List(ListTask::new(query, false))),
+            UserRequest::ListHere(query) => Ok(Kind::List(ListTask::new(query, true))),
             UserRequest::Lookup(key) => Ok(Kind::Trace(TraceTask::new(params.space.place(key), now.mono))),
             UserRequest::Ring => Ok(Kind::Walk(WalkTask::default())),
             UserRequest::Node => Err(self.node_report(now)),
@@ -321,7 +328,12 @@ impl ChordNode {
         let slots = (to_take > 0).then(|| format!("{to_take} slots are still on their way to this node"));
         let busy = self.tasks_running() >= crate::base::limits::REQUESTS_MAX;
         let load = busy.then(|| "too many requests are in progress".to_owned());
-        [("ring", ring), ("slots", slots), ("load", load)].map(|(name, failed)| Check { name, failed }).into()
+        let full = self.jobs.gauge.is_full;
+        let store = full
+            .then(|| "the store is full, and only removals are taken: delete keys, or raise --max-bytes".to_owned());
+        [("ring", ring), ("slots", slots), ("load", load), ("store", store)]
+            .map(|(name, failed)| Check { name, failed })
+            .into()
     }
 
     pub(super) fn info(&self, now: Now) -> Option<NodeInfo> {
@@ -406,6 +418,10 @@ impl ChordNode {
             } else {
                 break;
             }
+        }
+        if self.reform_at_once(now) {
+            self.settle(now);
+            return;
         }
         self.arm_expiry(now);
         self.depart_if_drained(now);

@@ -32,6 +32,8 @@ pub struct NodeConfig {
     pub overlay: OverlayConfig,
     /// What an earlier process of this node knew; `None` the first time.
     pub memory: Option<Memory>,
+    /// What its store is called in reports.
+    pub store_kind: &'static str,
     /// The slots that an earlier process of this node held, as its store knows them.
     pub holds: Vec<(Slot, HoldRow)>,
     /// How the store stands at the start.
@@ -54,6 +56,7 @@ impl NodeConfig {
             drain_timeout: Span::secs(30),
             overlay: OverlayConfig::default(),
             memory: None,
+            store_kind: "memory",
             holds: Vec::new(),
             gauge: Gauge::default(),
             version: Arc::from(env!("CARGO_PKG_VERSION")),
@@ -139,8 +142,8 @@ pub enum Input {
         job: u64,
         /// How it went.
         done: Done,
-        /// How the store stands now.
-        gauge: Gauge,
+        /// How the store stands now, if that may have changed.
+        gauge: Option<Gauge>,
     },
     /// Look up the successor of an id, for tools that watch the ring: see [`Output::LookedUp`].
     Lookup {

@@ -95,8 +95,8 @@ impl ChordNode {
     }
 
     /// The store has done something.
-    pub(super) fn on_stored(&mut self, now: Now, job: u64, done: Done, gauge: Gauge) {
-        self.jobs.gauge = gauge;
+    pub(super) fn on_stored(&mut self, now: Now, job: u64, done: Done, gauge: Option<Gauge>) {
+        self.jobs.gauge = gauge.unwrap_or(self.jobs.gauge);
         match self.jobs.waiting.remove(&job) {
             Some(Waiter::Holdings { ticket }) => {
                 if let Some(inside) = &mut self.inside {

@@ -18,6 +18,8 @@ use crate::replication::View;
 #[derive(Debug)]
 pub(super) struct ListTask {
     query: ListQuery,
+    // Only what this node holds.
+    only_here: bool,
     covered: BTreeSet<Slot>,
     items: BTreeMap<Key, Item>,
     more: bool,
@@ -37,9 +39,10 @@ const ROUND_PAUSE: Span = Span::millis(20);
 const ASK_AGAIN: Span = Span::secs(1);
 
 impl ListTask {
-    pub fn new(query: ListQuery) -> Self {
+    pub fn new(query: ListQuery, only_here: bool) -> Self {
         Self {
             query,
+            only_here,
             covered: BTreeSet::new(),
             items: BTreeMap::new(),
             more: false,
@@ -145,6 +148,10 @@ impl ChordNode {
             if !std::mem::replace(&mut list.reading, true) {
                 self.list_here(now, Asker::Task(id), &list.query);
             }
+        }
+        if list.only_here {
+            let page = (!list.reading).then(|| list.finish());
+            return page.map_or(Next::Pause(ASK_AGAIN), |page| Next::Done(UserReply::Page(page)));
         }
         let Some(inside) = &mut self.inside else { return Next::Pause(ROUND_PAUSE) };
         let absent: Vec<Slot> = inside.params.space.all_slots().filter(|slot| !list.covered.contains(slot)).collect();

@@ -19,6 +19,8 @@ pub(super) struct Seeker {
     rounds: u32,
     /// A join through somebody is in progress.
     joining: bool,
+    /// Members that were written down last.
+    remembered: usize,
 }
 
 /// The first and the longest wait between rounds; the actual wait is drawn below it.
@@ -182,12 +184,18 @@ impl ChordNode {
     // ----- what is kept beyond the process -----
 
     pub(super) fn remember_soon(&mut self, now: Now) {
+        let few = self.inside.as_ref().map_or(0, |inside| inside.params.successors);
+        if self.seeker.remembered < few {
+            // Who comes back and knows nobody believes itself to be the ring.
+            self.remember();
+        }
         self.timers.set_no_later(NodeTimer::Remember, now.mono + REMEMBER_PAUSE);
     }
 
     pub(super) fn remember(&mut self) {
         if let Some(inside) = self.inside.as_ref().filter(|inside| inside.overlay.standing() == Standing::Member) {
             let contacts = inside.overlay.memorable(CONTACTS_REMEMBERED_MAX);
+            self.seeker.remembered = contacts.len();
             let memory = Memory { params: inside.params, contacts };
             self.outputs.push_back(Output::Remember(Box::new(memory)));
         }
@@ -219,7 +227,34 @@ impl ChordNode {
             return false;
         }
         self.outputs.push_back(Output::Event(Event::Reformed));
+        let known: Vec<Contact> = inside.overlay.contacts().take(REMEMBERED_MAX).collect();
         inside.overlay.create(now.mono);
+        // Those who wait for it need not wait for their next round.
+        for contact in known {
+            inside.overlay.offer_myself_to(contact);
+        }
         true
+    }
+
+    /// The same without waiting for anybody who may be silent for a moment, as nobody is: the whole ring was started
+    /// again.
+    pub(super) fn reform_at_once(&mut self, now: Now) -> bool {
+        let waits = self.is_seeking() && !self.seeker.joining && self.seeker.rounds > 0;
+        let Some(inside) = self.inside.as_ref().filter(|_| waits) else { return false };
+        // Whoever knows nobody may be told of somebody by the seeds.
+        let knows_some = inside.overlay.contacts().next().is_some() || self.config.seeds.is_empty();
+        knows_some && inside.overlay.is_first_of_all() && self.reform(now)
+    }
+
+    /// A member offers itself to one that looks for its ring.
+    pub(super) fn on_offer_while_seeking(&mut self, now: Now, member: Contact) {
+        if self.is_seeking()
+            && !self.seeker.joining
+            && let Some(inside) = self.inside.as_mut().filter(|inside| inside.overlay.was_member())
+            && member.incarnation != self.config.incarnation
+        {
+            self.seeker.joining = true;
+            inside.overlay.join(now.mono, member);
+        }
     }
 }

@@ -98,7 +98,7 @@ impl ChordNode {
             fingers: fingers.map(|((first, peer), last)| Finger { first: *first, last, peer: name(peer) }).collect(),
             contacts: overlay.contacts().count(),
             store: StoreReport {
-                kind: "memory".to_owned(),
+                kind: self.config.store_kind.to_owned(),
                 keys: info.keys,
                 bytes: info.bytes,
                 slots: inside.holdings.held(),

@@ -47,6 +47,8 @@ pub struct OverlayConfig {
     pub gone_after_refused: Span,
     /// How long before it counts as lost: what it holds is replaced. Moving data is dear, so this is long.
     pub lost_after: Span,
+    /// Whether what a member holds outlives its process. Taken for true of others if it is of this node.
+    pub durable: bool,
     /// How long an acknowledgement of a lookup hop may wait for others to share its frame. Far below the lowest
     /// time-out, so that no hop is skipped for it.
     pub ack_delay: Span,
@@ -87,6 +89,7 @@ impl Default for OverlayConfig {
             gone_after: Span::secs(10),
             gone_after_refused: Span::secs(1),
             lost_after: Span::secs(60),
+            durable: false,
             ack_delay: Span::millis(10),
             lookup_retry: Span::millis(1_500),
             lookup_deadline: Span::secs(10),

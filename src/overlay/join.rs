@@ -107,6 +107,9 @@ impl Overlay {
     fn enter(&mut self, now: Time, before: Contact, head: Contact, tail: &[Contact]) {
         self.joining = None;
         self.set_standing(Standing::Member);
+        if self.config.durable {
+            self.came_back = Some(now);
+        }
         self.was_member = true;
         self.linked = false;
         self.vouched_by = None;

@@ -389,6 +389,16 @@ impl Peers {
         })
     }
 
+    /// Peers that are not known to be in this node's ring.
+    pub fn strangers(&self) -> impl Iterator<Item = Contact> {
+        self.by_id.values().filter(|peer| !peer.in_ring).map(|peer| peer.contact)
+    }
+
+    /// Whether every known peer has said that it lost its ring; true if none is known.
+    pub fn all_lost_it(&self) -> bool {
+        self.by_id.values().all(|peer| peer.standing == Some(Standing::Orphan) && !peer.is_suspect())
+    }
+
     /// The peer whose turn it is, dead or alive; every other time one that does not answer, if there is any. In turn, as
     /// a random place would fall before the same few who lie far from their neighbours.
     pub fn in_turn(&mut self) -> Option<Contact> {

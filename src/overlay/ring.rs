@@ -76,6 +76,9 @@ pub struct Overlay {
     /// Somebody has this member as its successor. Until then it hangs beside the ring, and what it knows may be stale:
     /// it lets nobody in and releases nobody.
     pub(super) linked: bool,
+    /// When this node came back to its ring, or carried it on alone; where members have disks, when it came in or somebody
+    /// else came back.
+    pub(super) came_back: Option<Time>,
     /// The successor once it has said that this node comes before it.
     pub(super) vouched_by: Option<Incarnation>,
     /// The successor whose word is awaited by whoever wants to come in, and since when.
@@ -170,6 +173,7 @@ impl Overlay {
             standing: Standing::Joining,
             was_member: false,
             linked: false,
+            came_back: None,
             vouched_by: None,
             vouch_awaited: None,
             predecessor: None,
@@ -252,6 +256,12 @@ impl Overlay {
         self.peers.carries_on(self.me.id)
     }
 
+    /// Whether nobody is left to wait for: every known peer has said that it lost the ring too, and has an id above this
+    /// node's.
+    pub fn is_first_of_all(&self) -> bool {
+        self.peers.all_lost_it() && !self.others_carry_on()
+    }
+
     /// Whether the predecessor was asked to close the ring behind this node.
     pub fn is_departing(&self) -> bool {
         self.timers.get(Timer::Depart).is_some() || self.is_asking(|ask| *ask == Ask::Depart)
@@ -293,6 +303,7 @@ impl Overlay {
     pub fn create(&mut self, now: Time) {
         self.awake(now);
         self.set_standing(Standing::Member);
+        self.came_back = self.was_member.then_some(now).or(self.came_back);
         self.was_member = true;
         self.linked = true;
         self.joining = None;

@@ -53,7 +53,9 @@ impl Overlay {
 
     /// Whether a member counts as lost: what it held must be replaced.
     pub fn is_lost(&self, contact: &Contact) -> bool {
-        let horizon = |peer: &Peer| if peer.is_refused() { Span::ZERO } else { self.config.lost_after };
+        // With its process went what it held, unless that is on a disk: then it may come back.
+        let is_over = |peer: &Peer| peer.is_refused() && !self.config.durable;
+        let horizon = |peer: &Peer| if is_over(peer) { Span::ZERO } else { self.config.lost_after };
         self.is_over(contact, |peer| peer.is_gone() && self.silence(peer) >= horizon(peer))
     }
 
@@ -61,7 +63,17 @@ impl Overlay {
     pub fn is_in_doubt(&self) -> bool {
         let list = &self.successors;
         let short = list.as_slice().len() < self.config.successors && !list.is_round() && !self.is_alone();
-        short || self.peers.silent().any(|peer| peer.last_heard.is_some() && !self.is_lost(&peer.contact))
+        short
+            || self.peers.silent().any(|peer| peer.last_heard.is_some() && !self.is_lost(&peer.contact))
+            || self.is_awaiting_others()
+    }
+
+    /// Whether this node came back lately, or carried its ring on alone, and others whom it remembers may be about to come
+    /// back too. Where members keep what they hold beyond their processes, they may also be some of whom a newcomer has
+    /// never heard.
+    fn is_awaiting_others(&self) -> bool {
+        self.came_back.is_some_and(|at| self.now.since(at) < self.config.lost_after)
+            && (self.config.durable || self.peers.strangers().any(|contact| !self.is_lost(&contact)))
     }
 
     fn is_over(&self, contact: &Contact, enough: impl Fn(&Peer) -> bool) -> bool {
@@ -144,12 +156,17 @@ impl Overlay {
         if self.peers.heard_again(now, &from) {
             return true;
         }
-        let suspected = self.peers.get(&from).is_some_and(|peer| peer.is_suspect() && !peer.is_refused());
+        let suspected = self.peers.get(&from).is_some_and(Peer::is_suspect);
+        let refused = self.peers.get(&from).is_some_and(Peer::is_refused);
         if let Some(old) = self.peers.heard(now, from, &mut self.rng) {
             // Another process listens at that address: what was there is over.
             self.bury(now, Contact { incarnation: old, ..from });
         }
-        if suspected {
+        if suspected && self.config.durable {
+            // Its process may be new, and about to come in with what it holds.
+            self.came_back = Some(now);
+        }
+        if suspected && !refused {
             // It lived all the time: perhaps this node is the one that is slow.
             self.raise_doubt();
             self.health.helpers.remove(&from.incarnation);

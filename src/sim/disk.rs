@@ -79,7 +79,7 @@ impl World {
     fn do_work(&mut self, host: HostId, job: u64, work: Work) {
         let Some(disk) = &mut self.host_mut(host).disk else { return };
         let done = carry_out(work, &mut disk.store);
-        let gauge = gauge(&disk.store);
+        let gauge = Some(gauge(&disk.store));
         self.with_node(host, |node, now| node.handle_input(now, Input::Stored { job, done, gauge }));
     }
 }

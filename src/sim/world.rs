@@ -234,6 +234,7 @@ impl World {
     /// Starts a new process, with nothing remembered, on a host whose process is over.
     pub fn restart(&mut self, host: HostId, seeds: &[HostId]) {
         self.host_mut(host).memory = None;
+        self.host_mut(host).disk = None;
         self.restart_remembering(host, seeds);
     }
 
@@ -245,13 +246,16 @@ impl World {
     }
 
     fn launch(&mut self, host: HostId, seeds: &[HostId]) {
-        let incarnation = Incarnation(self.rng.next_u128());
+        let fresh = Incarnation(self.rng.next_u128());
+        // A member is whoever has its data.
+        let incarnation = if self.host(host).disk.is_some() { self.host(host).incarnation } else { fresh };
         let seed = self.rng.next_u64();
         let seeds = seeds.iter().map(|seed| self.host(*seed).addr.to_string()).collect();
         let mut config = NodeConfig::new(self.host(host).addr, incarnation, seeds);
         config.wishes = self.config.wishes;
         config.overlay = self.config.overlay.clone();
         config.overlay.first_request = seed & 0x0fff_ffff;
+        config.overlay.durable = self.config.disk.durable;
         let now = self.now;
         let of = self.host_mut(host);
         config.memory.clone_from(&of.memory);
@@ -504,6 +508,8 @@ impl World {
             Output::Stop(stop) => {
                 if stop == Stop::Left {
                     self.counters.left += 1;
+                    // It has nothing any more, and is nobody.
+                    self.host_mut(host).disk = None;
                     self.say_goodbye(host);
                 }
                 self.host_mut(host).stopped = Some(stop);

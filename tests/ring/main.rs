@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backup;
 mod changing;
 mod failing;
 mod forming;
@@ -12,3 +13,4 @@ mod refusing;
 mod serving;
 mod stopping;
 mod storing;
+mod surviving;

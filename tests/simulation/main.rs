@@ -10,4 +10,5 @@ mod network;
 mod ring;
 mod rings;
 mod seeds;
+mod surviving;
 mod swarm;

@@ -6,7 +6,6 @@ mod args;
 mod chart;
 mod figures;
 mod plot;
-mod progress;
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,8 +14,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use self::args::{RunArgs, SimCommand};
-use self::progress::Bar;
 use super::failure::{Failure, say};
+use super::progress::Bar;
 use super::table::{Align, Table};
 use super::text::{bytes, micros};
 use crate::base::Span;

@@ -58,7 +58,7 @@ fn understand(request: HttpRequest, head: bool, limits: &Limits) -> Result<Asked
             };
             UserRequest::Kv { key, command }
         }
-        Route::List => UserRequest::List(list(query)?),
+        Route::List => list(query)?,
         Route::Lookup(text) => alone(UserRequest::Lookup(key_of(text)?), query)?,
         Route::Ring => alone(UserRequest::Ring, query)?,
         Route::Node => alone(UserRequest::Node, query)?,
@@ -195,8 +195,8 @@ fn condition(headers: Headers<'_>) -> Result<Condition, HttpResponse> {
     })
 }
 
-fn list(query: &str) -> Result<ListQuery, HttpResponse> {
-    let query = Query::parse(query, &["prefix", "limit", "cursor"])?;
+fn list(query: &str) -> Result<UserRequest, HttpResponse> {
+    let query = Query::parse(query, &["prefix", "limit", "cursor", "scope"])?;
     let prefix = query.bytes("prefix").unwrap_or_default().to_vec();
     if prefix.len() > KEY_BYTES_MAX {
         return Err(bad_query(&format!("the prefix is longer than a key can be, {KEY_BYTES_MAX} bytes")));
@@ -210,7 +210,18 @@ fn list(query: &str) -> Result<ListQuery, HttpResponse> {
         None | Some([]) => None,
         Some(text) => Some(cursor(text, &prefix)?),
     };
-    Ok(ListQuery { prefix, after, limit })
+    let only_here = match query.text("scope").as_deref() {
+        None | Some("ring") => false,
+        Some("node") => true,
+        Some(other) => {
+            let other = quoted(other);
+            return Err(bad_query(&format!(
+                "scope is ring (all keys) or node (those that this node holds), not {other}"
+            )));
+        }
+    };
+    let query = ListQuery { prefix, after, limit };
+    Ok(if only_here { UserRequest::ListHere(query) } else { UserRequest::List(query) })
 }
 
 fn limit(text: &str) -> Result<usize, HttpResponse> {
@@ -412,7 +423,7 @@ mod tests {
             ("PUT", "/v1/kv/a?tt%zzl=1s", &["\"%zz\""]),
             ("GET", "/v1/kv/a?ttl=1s", &["\"ttl\"", "takes consistency"]),
             ("DELETE", "/v1/kv/a?ttl=1s", &["\"ttl\"", "takes none"]),
-            ("GET", "/v1/kv?limt=1", &["\"limt\"", "prefix, limit, cursor"]),
+            ("GET", "/v1/kv?limt=1", &["\"limt\"", "prefix, limit, cursor, scope"]),
             ("GET", "/v1/kv?a%26b=1", &["\"a&b\""]),
             ("GET", "/v1/lookup/a?x", &["\"x\"", "takes none"]),
             ("GET", "/v1/ring?=", &["\"\""]),

@@ -16,9 +16,9 @@ use std::thread;
 
 use super::args::FiguresArgs;
 use super::plot::Plot;
-use super::progress::Bar;
 use super::{note, save};
 use crate::cli::failure::Failure;
+use crate::cli::progress::Bar;
 use crate::overlay::Routing;
 use crate::sim::experiment::{NoRing, Outcome, Plan, run};
 

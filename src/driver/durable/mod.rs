@@ -1,0 +1,244 @@
+//! The durable store: a file, a thread that writes to it and one that reads.
+//!
+//! The file also says who this node is: its incarnation, its ring and members of it. It is made once the ring is known.
+
+mod kept;
+mod rows;
+pub mod sqlite;
+mod writer;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use mio::Waker;
+use rusqlite::{Connection, InterruptHandle};
+use tracing::debug;
+
+use super::settings::{Fsync, RunError};
+use crate::base::Incarnation;
+use crate::data::{Gauge, HoldRow, KeySpace, Slot, Store, Trouble, Work, gauge};
+use crate::node::{Input, Memory, RingParams};
+use sqlite::{SqliteStore, Syncs};
+use writer::{Answers, Budget, Job, Writer};
+
+const FILE: &str = "store.db";
+/// Names in the meta table.
+const INCARNATION: &str = "incarnation";
+const RING: &str = "ring";
+/// Of each thread; virtual, what is not used costs nothing.
+const STACK_BYTES: usize = 1_024 * 1_024;
+
+/// A node's durable store.
+pub(super) struct Durable {
+    path: PathBuf,
+    fsync: Fsync,
+    bytes_max: Option<u64>,
+    // Opened at the start, if there was one, and for which ring.
+    opened: Option<(SqliteStore, RingParams)>,
+    threads: Option<Threads>,
+}
+
+struct Threads {
+    writes: Sender<Job>,
+    reads: Sender<(u64, Work)>,
+    answers: Receiver<Input>,
+    counting: Option<InterruptHandle>,
+    // The writer last: the last connection that is closed puts the log where it belongs.
+    handles: Vec<JoinHandle<()>>,
+}
+
+/// What an earlier process of this node left.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub incarnation: Incarnation,
+    pub memory: Memory,
+    pub holds: Vec<(Slot, HoldRow)>,
+    pub gauge: Gauge,
+}
+
+impl Durable {
+    /// Looks what there is in the directory.
+    pub fn load(dir: &Path, fsync: Fsync, bytes_max: Option<u64>) -> Result<(Self, Option<Loaded>), RunError> {
+        let path = dir.join(FILE);
+        let mut durable = Self { path, fsync, bytes_max, opened: None, threads: None };
+        if !durable.path.exists() {
+            return Ok((durable, None));
+        }
+        let loaded = durable.open_there().map_err(|why| durable.unusable(&why))?;
+        Ok((durable, loaded))
+    }
+
+    fn unusable(&self, why: &str) -> RunError {
+        let path = self.path.display();
+        RunError { message: format!("{path} cannot be used: {why}. Restore it, or name an empty --data-dir") }
+    }
+
+    fn open_there(&mut self) -> Result<Option<Loaded>, String> {
+        let connection = sqlite::open(&self.path, self.syncs())?;
+        let meta = |name| SqliteStore::meta(&connection, name).map_err(|trouble| trouble.to_string());
+        // Neither is there if the process ended before it was written: then nothing else is.
+        let (Some(incarnation), Some(ring)) = (meta(INCARNATION)?, meta(RING)?) else { return Ok(None) };
+        let incarnation = Incarnation(kept::hex(&incarnation)?);
+        let memory = kept::read(&ring)?;
+        let store = SqliteStore::new(connection, memory.params.space).map_err(|trouble| trouble.to_string())?;
+        let holds = store.holds().map_err(|trouble| trouble.to_string())?;
+        let gauge = gauge(&store);
+        self.opened = Some((store, memory.params));
+        Ok(Some(Loaded { incarnation, memory, holds, gauge }))
+    }
+
+    fn syncs(&self) -> Syncs {
+        match self.fsync {
+            Fsync::Always => Syncs::EachCommit,
+            Fsync::Interval(_) => Syncs::Told,
+            Fsync::Never => Syncs::Never,
+        }
+    }
+
+    /// The ring is known: takes what there is, or makes a new file, and starts to work.
+    pub fn start(&mut self, params: &RingParams, me: Incarnation, waker: &Arc<Waker>) -> Result<(), RunError> {
+        let store = match self.opened.take() {
+            Some((store, of)) if of.ring == params.ring => store,
+            Some((_, of)) => {
+                let why = format!("it belongs to the ring {:032x}, and this is {:032x}", of.ring, params.ring);
+                return Err(self.unusable(&why));
+            }
+            None => self.create(params, me).map_err(|why| self.unusable(&why))?,
+        };
+        self.start_threads(store, params.space, waker).map_err(|why| self.unusable(&why))
+    }
+
+    fn create(&self, params: &RingParams, me: Incarnation) -> Result<SqliteStore, String> {
+        self.remove_files().map_err(|error| error.to_string())?;
+        let connection = sqlite::open(&self.path, self.syncs())?;
+        let write = |connection: &Connection| -> Result<(), Trouble> {
+            SqliteStore::set_meta(connection, INCARNATION, &me.to_string())?;
+            SqliteStore::set_meta(connection, RING, &kept::write(&Memory { params: *params, contacts: Vec::new() }))
+        };
+        write(&connection).map_err(|trouble| trouble.to_string())?;
+        sync_dir(&self.path).map_err(|error| error.to_string())?;
+        SqliteStore::new(connection, params.space).map_err(|trouble| trouble.to_string())
+    }
+
+    fn start_threads(&mut self, store: SqliteStore, space: KeySpace, waker: &Arc<Waker>) -> Result<(), String> {
+        let reader = || Ok::<_, String>(SqliteStore::uncounted(sqlite::open_reader(&self.path)?, space));
+        let counter = if store.must_be_told().map_err(said)? { Some(reader()?) } else { None };
+        // Before anything is written.
+        counter.as_ref().map_or(Ok(()), SqliteStore::hold_still).map_err(said)?;
+        let reader = reader()?;
+        let (writes, to_write) = unbounded();
+        let (reads, to_read) = unbounded();
+        let (sender, answers) = unbounded();
+        let to = || Answers { sender: sender.clone(), waker: Arc::clone(waker) };
+        let dir = self.path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        let budget = Budget { bytes_max: self.bytes_max, dir };
+        let sync = match self.fsync {
+            Fsync::Interval(interval) => Some((beside(&self.path, "-wal"), interval)),
+            Fsync::Always | Fsync::Never => None,
+        };
+        let committer = Writer::new(store, budget, to(), sync);
+        let read_to = to();
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work).map_err(|error| error.to_string())
+        };
+        let (mut handles, mut counting) = (Vec::new(), None);
+        if let Some(counter) = counter {
+            counting = Some(counter.interrupt_handle());
+            let tell = writes.clone();
+            handles.push(spawn("store-counter", Box::new(move || count(&counter, &tell)))?);
+        }
+        handles.extend([
+            spawn("store-reader", Box::new(move || writer::read(reader, &read_to, &to_read)))?,
+            spawn("store-writer", Box::new(move || committer.run(&to_write)))?,
+        ]);
+        self.threads = Some(Threads { writes, reads, answers, counting, handles });
+        Ok(())
+    }
+
+    /// Does this soon; [`Durable::poll`] gives the answer.
+    pub fn ask(&self, job: u64, work: Work) {
+        let Some(threads) = &self.threads else { return };
+        // Both fail only once the threads are gone, and they go last.
+        if work.is_read() {
+            let _ = threads.reads.send((job, work));
+        } else {
+            let _ = threads.writes.send(Job::Work { job, work });
+        }
+    }
+
+    /// Keeps what the node knows of its ring.
+    pub fn remember(&self, memory: &Memory) {
+        if let Some(threads) = &self.threads {
+            let _ = threads.writes.send(Job::Remember { name: RING, value: kept::write(memory) });
+        }
+    }
+
+    /// The next answer.
+    pub fn poll(&self) -> Option<Input> {
+        self.threads.as_ref()?.answers.try_recv().ok()
+    }
+
+    /// The node has left its ring, and is nobody any more.
+    pub fn forget(&mut self) -> io::Result<()> {
+        self.stop();
+        self.opened = None;
+        self.remove_files()
+    }
+
+    fn remove_files(&self) -> io::Result<()> {
+        for path in [self.path.clone(), beside(&self.path, "-wal"), beside(&self.path, "-shm")] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is done.
+    fn stop(&mut self) {
+        if let Some(Threads { writes, reads, counting, handles, .. }) = self.threads.take() {
+            // Its number is not worth waiting for.
+            counting.iter().for_each(InterruptHandle::interrupt);
+            drop((writes, reads));
+            for handle in handles {
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+impl Drop for Durable {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn count(counter: &SqliteStore, tell: &Sender<Job>) {
+    match counter.count_all() {
+        // Fails only once the writer is gone.
+        Ok(there) => drop(tell.send(Job::Counted(there))),
+        // Or it was interrupted.
+        Err(trouble) => debug!("the keys are not counted: {trouble}"),
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // For map_err.
+fn said(trouble: Trouble) -> String {
+    trouble.to_string()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// A new file is there after a power cut only if its directory is safe.
+fn sync_dir(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+}

@@ -1,0 +1,54 @@
+//! What stands in single rows, and what may be wrong with it.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{ErrorCode, Row};
+
+use crate::base::{Contact, Incarnation};
+use crate::data::{HoldRow, Key, KeySpace, Record, Slot, Trouble};
+
+/// What the checksum of a record is over: everything but where it is.
+pub(super) fn checksum(key: &Key, record: &Record) -> u32 {
+    let Record { value, content_type, version, modified, expires } = record;
+    let mut hasher = crc32fast::Hasher::new();
+    let lengths = [key.as_bytes().len(), value.len(), content_type.as_ref().map_or(usize::MAX, |text| text.len())];
+    for length in lengths {
+        hasher.update(&(length as u64).to_le_bytes());
+    }
+    hasher.update(key.as_bytes());
+    hasher.update(content_type.as_deref().unwrap_or_default().as_bytes());
+    for number in [version.epoch, version.n, modified.0, expires.map_or(u64::MAX, |at| at.0)] {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.update(&{ version.node.0 }.to_le_bytes());
+    hasher.update(value);
+    hasher.finalize()
+}
+
+pub(super) fn read_hold(space: KeySpace, row: &Row<'_>) -> Result<(Slot, HoldRow), Trouble> {
+    let read = || -> rusqlite::Result<_> {
+        let incarnation = |at: usize| {
+            row.get::<_, Option<[u8; 16]>>(at).map(|bytes| bytes.map(|bytes| Incarnation(u128::from_be_bytes(bytes))))
+        };
+        let taken = incarnation(2)?.zip(row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned));
+        let frozen_for = incarnation(4)?.zip(row.get::<_, Option<String>>(5)?.and_then(|addr| addr.parse().ok()));
+        let frozen_for = frozen_for.map(|(incarnation, addr)| Contact::new(space.capacity(), addr, incarnation));
+        let epoch = row.get::<_, i64>(1)?.cast_unsigned();
+        Ok((Slot(row.get(0)?), HoldRow { epoch, taken, frozen_for }))
+    };
+    read().map_err(trouble)
+}
+
+pub(super) fn key_at(row: &Row<'_>, at: usize) -> Result<Key, Trouble> {
+    let Ok(ValueRef::Blob(bytes)) = row.get_ref(at) else {
+        return Err(Trouble::Broken("the index of keys is damaged".to_owned()));
+    };
+    Key::new(bytes).map_err(|error| Trouble::Broken(format!("the index of keys is damaged: {error}")))
+}
+
+#[allow(clippy::needless_pass_by_value)] // For map_err.
+pub(super) fn trouble(error: rusqlite::Error) -> Trouble {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => Trouble::Full("the disk is full".to_owned()),
+        _ => Trouble::Broken(error.to_string()),
+    }
+}

@@ -1,0 +1,108 @@
+//! Hosts with disks: what was acknowledged is there after any of them, or all, were killed at any moment.
+
+use chordkv::base::Span;
+use chordkv::node::Wishes;
+use chordkv::sim::clients::Clients;
+use chordkv::sim::{Check, DiskConfig, HostId, World, WorldConfig};
+
+use crate::rings::grow;
+use crate::seeds::for_seeds;
+
+/// A world of hosts whose disks take up to so long for each piece of work.
+fn world(seed: u64, work_max: Span) -> World {
+    let mut config = WorldConfig::new(seed);
+    config.wishes = Wishes { successors: Some(4), slot_bits: Some(3), ..Wishes::default() };
+    config.check = Check::Nodes;
+    config.disk = DiskConfig { work_max, durable: true };
+    World::new(config)
+}
+
+fn write_for_a_while(world: &mut World, clients: &mut Clients, hosts: &[HostId], operations: u64) {
+    for _ in 0..operations {
+        let host = hosts[world.rng().index(hosts.len())];
+        clients.act(world, host, 60);
+        let pause = world.rng().below(5_000);
+        world.run_for(Span(pause));
+        clients.judge(world);
+    }
+}
+
+fn read_all(world: &mut World, clients: &mut Clients, host: HostId) {
+    world.run_until(Span::secs(12), |_| false);
+    clients.judge(world);
+    clients.read_all(world, host);
+    let asked = clients.waiting();
+    world.run_for(Span::secs(12));
+    clients.judge(world);
+    assert!(asked > 0 && clients.waiting() == 0, "{} of {asked} reads without an answer", clients.waiting());
+}
+
+#[test]
+fn everybody_is_killed_in_the_midst_of_writes_and_nothing_acknowledged_is_lost() {
+    for_seeds("everybody_is_killed_in_the_midst_of_writes_and_nothing_acknowledged_is_lost", 20, |seed| {
+        let mut world = world(seed, Span::millis([1, 5, 30][usize::try_from(seed % 3).expect("below 3")]));
+        let count = 1 + world.rng().index(6);
+        let hosts = grow(&mut world, count);
+        let ideal = world.run_until(Span::secs(30), |world| world.is_ideal());
+        assert!(ideal, "{}", world.describe());
+        let mut clients = Clients::default();
+        for round in 0..4 {
+            write_for_a_while(&mut world, &mut clients, &hosts, 80);
+            for host in &hosts {
+                world.crash(*host);
+            }
+            clients.forget_unanswered();
+            let mut order = hosts.clone();
+            while !order.is_empty() {
+                let next = world.rng().index(order.len());
+                let host = order.swap_remove(next);
+                world.restart_remembering(host, &[]);
+                let pause = world.rng().below(300_000);
+                world.run_for(Span(pause));
+            }
+            let last = world.now();
+            // Nine in ten are within 0.75 s.
+            let ideal = world.run_until(Span::secs(3), |world| world.is_ideal());
+            println!("seed {seed}, {count} nodes: ideal {} after the last start", world.now().since(last));
+            assert!(ideal, "round {round}: {}", world.describe());
+            read_all(&mut world, &mut clients, hosts[0]);
+        }
+        assert_eq!(world.counters().slots_claimed, 0, "a slot was given up though its holder came back");
+        assert!(clients.tally.reads_failed == 0 && clients.tally.writes > 20, "{:?}", clients.tally);
+    });
+}
+
+/// Slots change hands all the time, and both ends of the handovers are killed.
+#[test]
+fn holders_are_killed_in_the_midst_of_handovers_and_nothing_acknowledged_is_lost() {
+    for_seeds("holders_are_killed_in_the_midst_of_handovers_and_nothing_acknowledged_is_lost", 40, |seed| {
+        let mut world = world(seed, Span::millis([1, 5, 30][usize::try_from(seed % 3).expect("below 3")]));
+        let mut hosts = grow(&mut world, 3);
+        let mut clients = Clients::default();
+        write_for_a_while(&mut world, &mut clients, &hosts, 60);
+        for _ in 0..6 {
+            // Somebody joins, and slots begin to move; in the middle of it some are killed, and come back.
+            let seeds = [hosts[world.rng().index(hosts.len())]];
+            hosts.push(world.start(&seeds));
+            let joined = hosts.clone();
+            let pause = world.rng().below(200);
+            write_for_a_while(&mut world, &mut clients, &joined[..3], pause);
+            let killed: Vec<HostId> = hosts.iter().copied().filter(|_| world.rng().below(2) == 0).collect();
+            let killed: Vec<HostId> = killed.into_iter().filter(|host| world.remembers(*host)).collect();
+            for host in &killed {
+                world.crash(*host);
+            }
+            clients.forget_unanswered();
+            let pause = world.rng().below(2_000_000);
+            world.run_for(Span(pause));
+            for host in &killed {
+                world.restart_remembering(*host, &seeds);
+            }
+            let ideal = world.run_until(Span::secs(60), |world| world.is_ideal());
+            assert!(ideal, "{}", world.describe());
+            read_all(&mut world, &mut clients, hosts[1]);
+        }
+        assert_eq!(world.counters().slots_claimed, 0, "a slot was given up though its holder came back");
+        assert!(clients.tally.writes > 20, "{:?}", clients.tally);
+    });
+}
