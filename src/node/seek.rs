@@ -250,7 +250,7 @@ impl ChordNode {
     pub(super) fn on_offer_while_seeking(&mut self, now: Now, member: Contact) {
         if self.is_seeking()
             && !self.seeker.joining
-            && let Some(inside) = self.inside.as_mut().filter(|inside| inside.overlay.was_member())
+            && let Some(inside) = &mut self.inside
             && member.incarnation != self.config.incarnation
         {
             self.seeker.joining = true;

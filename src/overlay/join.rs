@@ -20,6 +20,9 @@ pub(super) enum Joining {
 /// A joiner that must wait does so for this long plus as much again at random.
 const RETRY_AFTER_MS: u64 = 20;
 
+/// Joiners that one who is on its way in itself remembers.
+pub(super) const TURNED_AWAY_MAX: usize = 64;
+
 /// How long joiners wait for the successor to know of the member that lets them in.
 const VOUCH_WAIT: Span = Span::secs(3);
 
@@ -121,6 +124,14 @@ impl Overlay {
         self.send(head, RingMessage::Notify);
         // So that the predecessor need not wait for its next round to find us.
         self.send(before, RingMessage::Offer { contact: self.me });
+        self.call_in();
+    }
+
+    /// Those who were turned away need not wait until they try again: each waits up to ten seconds, and others for it.
+    pub(super) fn call_in(&mut self) {
+        for contact in std::mem::take(&mut self.turned_away) {
+            self.send(contact, RingMessage::Offer { contact: self.me });
+        }
     }
 
     // ----- the member that lets one in -----

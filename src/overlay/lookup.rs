@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::config::Routing;
+use super::join::TURNED_AWAY_MAX;
 use super::message::{Aim, Found, Lookup, NextHop, RingMessage, Standing, Want};
 use super::mutation::Mutation;
 use super::ring::{Ask, Effect, Overlay, Timer};
@@ -268,6 +269,9 @@ impl Overlay {
 
     pub(super) fn on_lookup(&mut self, now: Time, from: Contact, hop: u64, mut lookup: Lookup) {
         if !self.standing.is_member() {
+            if lookup.want == Want::Before && lookup.origin == from && self.turned_away.len() < TURNED_AWAY_MAX {
+                self.turned_away.insert(from);
+            }
             self.send(from, RingMessage::LookupRefused { hop });
             return;
         }

@@ -3,7 +3,7 @@
 //! Order of calls: any `handle_*` or command, then [`Overlay::poll_effect`] until it gives nothing, then sleep until
 //! [`Overlay::poll_timeout`] at the latest, then [`Overlay::handle_timeout`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use super::config::{OverlayConfig, Routing};
@@ -91,6 +91,8 @@ pub struct Overlay {
     pub(super) peers: Peers,
     pub(super) rounds: Rounds,
     pub(super) joining: Option<Joining>,
+    /// Who wanted to come in through this node before it was in itself.
+    pub(super) turned_away: BTreeSet<Contact>,
     pub(super) hops: Hops,
     pub(super) origins: Origins,
     pub(super) directness: Directness,
@@ -183,6 +185,7 @@ impl Overlay {
             peers: Peers::new(config.capacity, config.contacts_max),
             rounds: Rounds::default(),
             joining: None,
+            turned_away: BTreeSet::new(),
             hops: Hops::default(),
             origins: Origins::default(),
             directness: Directness::default(),
@@ -309,6 +312,7 @@ impl Overlay {
         self.joining = None;
         self.start_maintenance(now);
         self.effect(Effect::Joined);
+        self.call_in();
     }
 
     /// A message arrived. `from` is what the connection's handshake established.

@@ -85,6 +85,25 @@ fn five_nodes_that_start_at_the_same_instant_are_whole_within_two_seconds() {
     });
 }
 
+/// Each knows only the one before, and the first of them finds the ring late: up to ten seconds after it is there.
+#[test]
+fn joiners_that_wait_for_each_other_come_in_at_once() {
+    for_seeds("joiners_that_wait_for_each_other_come_in_at_once", 5, |seed| {
+        let mut world = world(seed);
+        let first = world.start(&[]);
+        world.put_on_side(first, 1);
+        let mut last = first;
+        for _ in 0..10 {
+            last = world.start(&[last]);
+        }
+        world.run_for(Span::secs(60));
+        assert_eq!(world.members().len(), 1, "the ring cannot be reached");
+        world.heal();
+        let whole = world.run_until(Span::secs(13), |world| world.is_whole());
+        assert!(whole, "{}", world.describe());
+    });
+}
+
 #[test]
 fn join_then_contact_fails() {
     for_seeds("join_then_contact_fails", 20, |seed| {
