@@ -19,7 +19,7 @@ use super::settings::RunError;
 use super::storage::Storage;
 use super::users::Users;
 use crate::base::{Incarnation, Span, Time};
-use crate::node::{ChordNode, Event, Input, Output, Stop};
+use crate::node::{ChordNode, Event, Hope, Input, Output, Stop};
 
 /// The token of the peers' listener.
 pub(super) const LISTENER: Token = Token(0);
@@ -195,7 +195,7 @@ impl EventLoop {
             let _ = waker.wake();
         };
         if let Err(error) = std::thread::Builder::new().name("resolve".to_owned()).spawn(look_up) {
-            self.input(Input::SeedFailed { seed, reason: error.to_string(), fatal: false });
+            self.input(Input::SeedFailed { seed, reason: error.to_string(), hope: Hope::Some });
         }
     }
 
@@ -262,7 +262,7 @@ impl EventLoop {
                     self.peers.dial_seed(self.clock.now().mono, self.poll.registry(), seed, addr);
                 }
                 Word::Resolved { seed, addr: Err(reason) } => {
-                    self.input(Input::SeedFailed { seed, reason, fatal: false });
+                    self.input(Input::SeedFailed { seed, reason, hope: Hope::Some });
                 }
                 Word::StdinEnded => self.stop_once(),
             }

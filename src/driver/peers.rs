@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::connection::{Arrived, Connection, Dialled, Phase};
 use crate::base::{Capacity, Contact, Ids, Span, Time};
-use crate::node::{Input, Lane, Message};
+use crate::node::{Hope, Input, Lane, Message};
 use crate::wire::{Hello, Packet, Refusal, RefusalCode, judge};
 
 /// The listener and every connection.
@@ -168,7 +168,7 @@ impl Peers {
     fn dial_failed(&mut self, dialled: Dialled, error: &io::Error) {
         let Some(addr) = dialled.addr else { return };
         if let Some(seed) = dialled.seed {
-            self.inputs.push_back(Input::SeedFailed { seed, reason: plain(error), fatal: false });
+            self.inputs.push_back(Input::SeedFailed { seed, reason: plain(error), hope: Hope::Some });
         }
         let refused = error.kind() == io::ErrorKind::ConnectionRefused;
         self.inputs.push_back(Input::Unreachable { addr, refused, undelivered: dialled.waiting });
@@ -417,8 +417,8 @@ impl Peers {
         let Some(Dialled { addr: Some(addr), seed, waiting }) = connection.dialled else { return };
         match seed {
             Some(seed) => {
-                let (reason, fatal) = (refusal.reason.clone(), refusal.code.is_fatal());
-                self.inputs.push_back(Input::SeedFailed { seed, reason, fatal });
+                let (reason, hope) = (refusal.reason.clone(), refusal.code.hope());
+                self.inputs.push_back(Input::SeedFailed { seed, reason, hope });
             }
             None if refusal.code.is_fatal() => {
                 warn!(peer = %addr, reason = refusal.reason, "a peer refuses this node");

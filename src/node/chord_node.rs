@@ -148,7 +148,7 @@ impl ChordNode {
             }
             Input::Message { from, message } => self.on_message(now, from, message),
             Input::Session { peer, params, seed } => self.on_session(now, peer, params, seed.is_some()),
-            Input::SeedFailed { seed, reason, fatal } => self.on_seed_failed(now, seed, reason, fatal),
+            Input::SeedFailed { seed, reason, hope } => self.on_seed_failed(now, seed, reason, hope),
             Input::Unreachable { addr, refused, undelivered } => self.on_unreachable(now, addr, refused, undelivered),
             // Whatever is not asked for a user is said again in time.
             Input::Overflow { message: Message::Call { request, .. }, .. } => self.on_undelivered(now, request),

@@ -79,6 +79,17 @@ pub struct Memory {
     pub contacts: Vec<Contact>,
 }
 
+/// Whether trying a seed again helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hope {
+    /// Never.
+    None,
+    /// In time.
+    Some,
+    /// Soon: it answers, and is about to come in itself.
+    Soon,
+}
+
 /// What happens to a node.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -106,8 +117,8 @@ pub enum Input {
         seed: String,
         /// Why, as a sentence.
         reason: String,
-        /// Trying again will not help.
-        fatal: bool,
+        /// Whether trying again helps.
+        hope: Hope,
     },
     /// No connection to a peer could be made, or it broke.
     Unreachable {

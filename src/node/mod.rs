@@ -17,6 +17,6 @@ mod trace;
 mod walk;
 
 pub use chord_node::ChordNode;
-pub use io::{Event, Input, Memory, NodeConfig, Output, Stop};
+pub use io::{Event, Hope, Input, Memory, NodeConfig, Output, Stop};
 pub use message::{Call, KvReply, Lane, Message, NodeInfo, Reply};
 pub use params::{RingParams, Wishes};

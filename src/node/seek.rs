@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use super::chord_node::{ChordNode, NodeTimer};
-use super::io::{Event, Memory, Output, Stop};
+use super::io::{Event, Hope, Memory, Output, Stop};
 use super::params::RingParams;
 use crate::base::limits::CONTACTS_REMEMBERED_MAX;
 use crate::base::{Contact, Incarnation, Now, Span};
@@ -113,16 +113,21 @@ impl ChordNode {
         BACKOFF_MIN + Span(self.rng.below(longest.0))
     }
 
-    pub(super) fn on_seed_failed(&mut self, now: Now, seed: String, reason: String, fatal: bool) {
+    pub(super) fn on_seed_failed(&mut self, now: Now, seed: String, reason: String, hope: Hope) {
         if !self.is_seeking() {
             return;
         }
-        if fatal && self.inside.is_none() {
+        if hope == Hope::None && self.inside.is_none() {
             self.outputs.push_back(Output::Stop(Stop::Fatal(format!("{seed} refuses this node: {reason}"))));
             return;
         }
         if let (Some(inside), Ok(addr)) = (&mut self.inside, seed.parse()) {
             inside.overlay.forget_standing_at(addr);
+        }
+        let soon = now.mono + BACKOFF_MAX_AWAITING;
+        if hope == Hope::Soon && self.timers.get(NodeTimer::Seek).is_some_and(|at| at > soon) {
+            let wait = BACKOFF_MIN + Span(self.rng.below(BACKOFF_MAX_AWAITING.0 - BACKOFF_MIN.0));
+            self.timers.set(NodeTimer::Seek, now.mono + wait);
         }
         let retry_in = self.timers.get(NodeTimer::Seek).map_or(Span::ZERO, |at| at.since(now.mono));
         if self.config.seeds.contains(&seed) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::network::{Frame, Link, LinkState};
 use super::world::{Condition, Happening, HostId, World};
 use crate::base::{Contact, Ids, Span, Time};
-use crate::node::{Input, Message};
+use crate::node::{Hope, Input, Message};
 use crate::wire::handshake::{PROTOCOL_MAX, PROTOCOL_MIN};
 use crate::wire::{FrameDecoder, Hello, Packet, decode_with, encode, judge};
 
@@ -111,13 +111,13 @@ impl World {
             return;
         }
         let (Some(dialler), Some(other)) = (self.hello(from), self.hello(to)) else {
-            self.dial_failed(from, to, seed, ("connection refused".to_owned(), false), true);
+            self.dial_failed(from, to, seed, ("connection refused".to_owned(), Hope::Some), true);
             return;
         };
         match judge(&other, &dialler).and_then(|params| judge(&dialler, &other).map(|_| params)) {
             Err(refusal) => {
-                let fatal = refusal.code.is_fatal();
-                self.dial_failed(from, to, seed, (refusal.reason, fatal), false);
+                let hope = refusal.code.hope();
+                self.dial_failed(from, to, seed, (refusal.reason, hope), false);
             }
             Ok(params) => {
                 if !self.host(from).links.contains_key(&to) {
@@ -148,7 +148,7 @@ impl World {
     pub(super) fn dial_timed_out(&mut self, from: HostId, from_life: u32, to: HostId, seed: Option<String>) {
         if self.lives(from, from_life) {
             self.counters.dials_timed_out += 1;
-            self.dial_failed(from, to, seed, ("it does not answer".to_owned(), false), false);
+            self.dial_failed(from, to, seed, ("it does not answer".to_owned(), Hope::Some), false);
         }
     }
 
@@ -157,11 +157,11 @@ impl World {
         from: HostId,
         to: HostId,
         seed: Option<String>,
-        (reason, fatal): (String, bool),
+        (reason, hope): (String, Hope),
         refused: bool,
     ) {
         if let Some(seed) = seed {
-            self.act(from, Input::SeedFailed { seed, reason, fatal });
+            self.act(from, Input::SeedFailed { seed, reason, hope });
         }
         // The other end may have dialled meanwhile, with more success.
         let dialling = |link: &Link| matches!(link.state, LinkState::Dialling(_));

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::Incarnation;
-use crate::node::{RingParams, Wishes};
+use crate::node::{Hope, RingParams, Wishes};
 
 /// The lowest protocol version that this program speaks.
 pub const PROTOCOL_MIN: u32 = 1;
@@ -65,6 +65,15 @@ pub enum RefusalCode {
 }
 
 impl RefusalCode {
+    /// Whether trying again helps.
+    pub fn hope(self) -> Hope {
+        match self {
+            _ if self.is_fatal() => Hope::None,
+            Self::NotReady => Hope::Soon,
+            _ => Hope::Some,
+        }
+    }
+
     /// Whether trying again cannot help.
     pub fn is_fatal(self) -> bool {
         matches!(self, Self::Version | Self::Ring | Self::Parameter)

@@ -6,7 +6,7 @@ use chordkv::sim::clients::Clients;
 use chordkv::sim::scenario::{Churn, Summary, churn};
 use chordkv::sim::{Check, HostId, Latency, World, WorldConfig};
 
-use crate::rings::{hosts_in_order, ring_of, world};
+use crate::rings::{hosts_in_order, ring_of, wild_world, world};
 use crate::seeds::{for_fresh_seeds, for_seeds};
 
 fn run_churn(seed: u64, crashes: bool) -> Summary {
@@ -85,21 +85,21 @@ fn five_nodes_that_start_at_the_same_instant_are_whole_within_two_seconds() {
     });
 }
 
-/// Each knows only the one before, and the first of them finds the ring late: up to ten seconds after it is there.
+/// Each asks one other, which may be on its way in itself. Only who asked one that had not even heard of the ring waits,
+/// ten seconds at most, until it asks again.
 #[test]
 fn joiners_that_wait_for_each_other_come_in_at_once() {
-    for_seeds("joiners_that_wait_for_each_other_come_in_at_once", 5, |seed| {
-        let mut world = world(seed);
-        let first = world.start(&[]);
-        world.put_on_side(first, 1);
-        let mut last = first;
-        for _ in 0..10 {
-            last = world.start(&[last]);
+    for_seeds("joiners_that_wait_for_each_other_come_in_at_once", 3, |seed| {
+        let mut world = wild_world(seed, 16);
+        let mut hosts = vec![world.start(&[])];
+        world.run_for(Span::millis(100));
+        for wave in [1, 2, 4, 8, 16, 32, 64, 128] {
+            let seeds: Vec<HostId> = (0..wave).map(|_| hosts[world.rng().index(hosts.len())]).collect();
+            hosts.extend(seeds.into_iter().map(|seed| world.start(&[seed])));
+            world.run_for(Span::millis(150));
         }
-        world.run_for(Span::secs(60));
-        assert_eq!(world.members().len(), 1, "the ring cannot be reached");
-        world.heal();
-        let whole = world.run_until(Span::secs(13), |world| world.is_whole());
+        assert!(world.members().len() < hosts.len(), "nobody had to wait");
+        let whole = world.run_until(Span::secs(25), |world| world.is_cycle());
         assert!(whole, "{}", world.describe());
     });
 }
