@@ -538,6 +538,8 @@ impl ChordNode {
     }
 }
 
+/// Members that are asked who holds a slot.
+const MEMBERS_ASKED_MAX: usize = 64;
 /// The ticket of lookups for the holdings; tasks count from 1.
 const OWNER_TICKET: u64 = 0;
 /// Marks the tickets of tools.
@@ -580,6 +582,7 @@ pub(super) fn with_neighbourhood(overlay: &Overlay, run: impl FnOnce(&Neighbourh
         alone: overlay.is_alone(),
         leaving: overlay.standing() == Standing::Leaving,
         successors: overlay.successors(),
+        members: &|| overlay.known_members(MEMBERS_ASKED_MAX),
         is_lost: &|contact| overlay.is_lost(contact),
         in_doubt: overlay.is_in_doubt(),
     });

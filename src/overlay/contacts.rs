@@ -4,6 +4,8 @@
 //! then. Each contact travels with the time since somebody last knew it alive, so that the dead are not passed on for
 //! ever. What it costs and how much of a large ring becomes known this way is still to be measured.
 
+use std::collections::BTreeSet;
+
 use super::message::RingMessage;
 use super::mutation::Mutation;
 use super::ring::{Ask, Overlay, Timer};
@@ -43,6 +45,14 @@ impl Overlay {
     /// Whether the peer at this id is known to be in this node's own ring.
     pub fn is_confirmed(&self, id: Id) -> bool {
         self.peers.at(id).is_some_and(|peer| peer.in_ring)
+    }
+
+    /// The neighbours and other members of this node's ring, at most `limit` beyond the neighbours.
+    pub fn known_members(&self, limit: usize) -> Vec<Contact> {
+        let neighbours = self.successors.as_slice().iter().copied().chain(self.predecessor);
+        let others = self.peers.confirmed().filter(|contact| !self.is_gone(contact)).take(limit);
+        let all: BTreeSet<Contact> = neighbours.chain(others).collect();
+        all.into_iter().collect()
     }
 
     /// Peers worth remembering beyond this process, at most `limit`.

@@ -389,6 +389,11 @@ impl Peers {
         })
     }
 
+    /// Peers that are known to be in this node's ring, or to have been.
+    pub fn confirmed(&self) -> impl Iterator<Item = Contact> {
+        self.by_id.values().filter(|peer| peer.in_ring).map(|peer| peer.contact)
+    }
+
     /// Peers that are not known to be in this node's ring.
     pub fn strangers(&self) -> impl Iterator<Item = Contact> {
         self.by_id.values().filter(|peer| !peer.in_ring).map(|peer| peer.contact)

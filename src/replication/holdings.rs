@@ -24,6 +24,8 @@ pub struct Neighbourhood<'a> {
     pub leaving: bool,
     /// The successor list, nearest first.
     pub successors: &'a [Contact],
+    /// Members of the ring that this node knows of, its neighbours among them: whoever might hold something.
+    pub members: &'a dyn Fn() -> Vec<Contact>,
     /// Whether a member counts as lost: silent for so long that what it holds is given up.
     pub is_lost: &'a dyn Fn(&Contact) -> bool,
     /// Some member does not answer and does not count as lost yet: it may hold whatever nobody else does.

@@ -200,6 +200,16 @@ impl Holdings {
             .filter(|(_, since)| living.iter().all(|contact| heard_since(contact, **since)))
             .map(|(slot, _)| *slot)
             .collect();
+        // A holder need not be a neighbour: it may have created the ring, or be about to leave and give to others. So before
+        // anything begins empty, everybody known is asked.
+        let others = |c: &Contact| !(around.is_lost)(c) && !living.contains(c) && c.incarnation != self.me.incarnation;
+        let wide: Vec<Contact> =
+            if claimed.is_empty() { Vec::new() } else { (around.members)().into_iter().filter(others).collect() };
+        let known = |slot: &Slot| {
+            let since = self.missing.get(slot).copied().unwrap_or(now);
+            wide.iter().all(|contact| heard_since(contact, since))
+        };
+        let claimed: Vec<Slot> = claimed.into_iter().filter(known).collect();
         for slot in &claimed {
             let epoch = self.views.newest_epoch(*slot) + 2;
             self.keep(*slot, Held::new(epoch));
@@ -212,8 +222,14 @@ impl Holdings {
             for contact in living {
                 self.send(contact, HoldingMessage::Query { runs: runs.clone() });
             }
+            for contact in &wide {
+                self.send(*contact, HoldingMessage::Query { runs: runs.clone() });
+                // One that is dead must not be waited for.
+                self.effects.push_back(HoldingsEffect::Probe(*contact));
+            }
         }
-        let remembered: BTreeSet<Incarnation> = around.successors.iter().map(|contact| contact.incarnation).collect();
+        let asked = around.successors.iter().chain(&wide);
+        let remembered: BTreeSet<Incarnation> = asked.map(|contact| contact.incarnation).collect();
         self.answered.retain(|incarnation, _| remembered.contains(incarnation));
     }
 

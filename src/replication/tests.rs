@@ -80,11 +80,13 @@ impl Net {
     fn maintain(&mut self, at: usize) {
         let Node { holdings, predecessor, successors, leaving, gone, .. } = &mut self.nodes[at];
         let is_lost = |contact: &Contact| gone.contains(contact);
+        let members = || successors.clone();
         let around = Neighbourhood {
             predecessor: *predecessor,
             alone: successors.is_empty(),
             leaving: *leaving,
             successors,
+            members: &members,
             is_lost: &is_lost,
             in_doubt: false,
         };
@@ -104,11 +106,13 @@ impl Net {
                 HoldingsEffect::Send { to, message } => self.queue.push_back((self.nodes[at].me, to, message)),
                 HoldingsEffect::FindOwner(_) => {
                     let Node { holdings, predecessor, successors, leaving, .. } = &mut self.nodes[at];
+                    let members = || successors.clone();
                     let around = Neighbourhood {
                         predecessor: *predecessor,
                         alone: false,
                         leaving: *leaving,
                         successors,
+                        members: &members,
                         is_lost: &|_| false,
                         in_doubt: false,
                     };
@@ -128,11 +132,13 @@ impl Net {
         }
         let Node { holdings, predecessor, successors, leaving, gone, .. } = &mut self.nodes[at];
         let is_lost = |contact: &Contact| gone.contains(contact);
+        let members = || successors.clone();
         let around = Neighbourhood {
             predecessor: *predecessor,
             alone: successors.is_empty(),
             leaving: *leaving,
             successors,
+            members: &members,
             is_lost: &is_lost,
             in_doubt: false,
         };
@@ -491,6 +497,7 @@ fn own_slots_are_those_whose_last_id_lies_in_the_arc_and_no_others() {
                 alone,
                 leaving: false,
                 successors: &[],
+                members: &Vec::new,
                 is_lost: &nobody,
                 in_doubt: false,
             };

@@ -1,17 +1,17 @@
-//! What hosts keep their records on. Work is done in turn and takes a while; what is under way when a process ends was
-//! never done.
+//! What hosts keep their records on. All work that waits is done in one go, which takes a while; what is under way when a
+//! process ends was never done.
 
 use std::collections::VecDeque;
 
 use super::world::{Happening, HostId, World};
-use crate::base::{Span, Time};
+use crate::base::Span;
 use crate::data::{MemoryStore, Work, carry_out, gauge};
 use crate::node::{Input, RingParams};
 
 /// What disks are like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskConfig {
-    /// How long one piece of work takes at most; zero: it is done at once, as in memory.
+    /// How long a commit, or reading something, takes at most; zero: it is done at once, as in memory.
     pub work_max: Span,
     /// What was done outlives the process.
     pub durable: bool,
@@ -23,9 +23,9 @@ pub(super) struct Disk {
     ring: u128,
     /// What is safe.
     pub store: MemoryStore,
-    // To be done, in order.
+    // To be done, in order, and how many of them by the commit that is under way.
     waiting: VecDeque<(u64, Work)>,
-    free_at: Time,
+    under_way: usize,
 }
 
 impl World {
@@ -34,7 +34,7 @@ impl World {
         let of = self.host_mut(host);
         if of.disk.as_ref().is_none_or(|disk| disk.ring != params.ring) {
             let (store, waiting) = (MemoryStore::new(params.space), VecDeque::new());
-            of.disk = Some(Box::new(Disk { ring: params.ring, store, waiting, free_at: Time::default() }));
+            of.disk = Some(Box::new(Disk { ring: params.ring, store, waiting, under_way: 0 }));
         }
     }
 
@@ -43,7 +43,10 @@ impl World {
         let durable = self.config.disk.durable;
         let of = self.host_mut(host);
         match &mut of.disk {
-            Some(disk) if durable => disk.waiting.clear(),
+            Some(disk) if durable => {
+                disk.waiting.clear();
+                disk.under_way = 0;
+            }
             _ => of.disk = None,
         }
     }
@@ -54,26 +57,42 @@ impl World {
             self.do_work(host, job, work);
             return;
         }
-        let takes = Span(1 + self.disk_rng.below(work_max.0));
-        let of = self.host_mut(host);
-        let life = of.life;
-        let Some(disk) = &mut of.disk else { return };
+        let life = self.host(host).life;
         if work.is_read() {
+            let takes = Span(1 + self.disk_rng.below(work_max.0));
             self.schedule(now + takes, Happening::Worked { host, life, read: Some(Box::new((job, work))) });
-        } else {
+            return;
+        }
+        if let Some(disk) = &mut self.host_mut(host).disk {
             disk.waiting.push_back((job, work));
-            disk.free_at = disk.free_at.max(now) + takes;
-            let at = disk.free_at;
-            self.schedule(at, Happening::Worked { host, life, read: None });
+            self.begin_commit(host);
         }
     }
 
-    /// The next piece of work of a disk, or this reading, is done.
+    /// Begins to commit all that waits, unless a commit is under way.
+    fn begin_commit(&mut self, host: HostId) {
+        let takes = Span(1 + self.disk_rng.below(self.config.disk.work_max.0));
+        let of = self.host_mut(host);
+        let life = of.life;
+        let idle = |disk: &&mut Box<Disk>| disk.under_way == 0 && !disk.waiting.is_empty();
+        if let Some(disk) = of.disk.as_mut().filter(idle) {
+            disk.under_way = disk.waiting.len();
+            self.schedule(self.now + takes, Happening::Worked { host, life, read: None });
+        }
+    }
+
+    /// A commit is done, or this reading.
     pub(super) fn worked(&mut self, host: HostId, read: Option<Box<(u64, Work)>>) {
-        let next = || self.host_mut(host).disk.as_mut()?.waiting.pop_front();
-        if let Some((job, work)) = read.map(|read| *read).or_else(next) {
+        if let Some(read) = read {
+            self.do_work(host, read.0, read.1);
+            return;
+        }
+        let Some(disk) = &mut self.host_mut(host).disk else { return };
+        let done: Vec<(u64, Work)> = disk.waiting.drain(..std::mem::take(&mut disk.under_way)).collect();
+        for (job, work) in done {
             self.do_work(host, job, work);
         }
+        self.begin_commit(host);
     }
 
     fn do_work(&mut self, host: HostId, job: u64, work: Work) {
