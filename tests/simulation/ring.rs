@@ -7,7 +7,7 @@ use chordkv::sim::scenario::{Churn, Summary, churn};
 use chordkv::sim::{Check, HostId, Latency, World, WorldConfig};
 
 use crate::rings::{hosts_in_order, ring_of, wild_world, world};
-use crate::seeds::{for_fresh_seeds, for_seeds};
+use crate::seeds::{for_fixed_seeds, for_fresh_seeds, for_seeds};
 
 fn run_churn(seed: u64, crashes: bool) -> Summary {
     let nodes_max = 3 + usize::try_from(seed % 30).expect("below 30");
@@ -89,7 +89,7 @@ fn five_nodes_that_start_at_the_same_instant_are_whole_within_two_seconds() {
 /// ten seconds at most, until it asks again.
 #[test]
 fn joiners_that_wait_for_each_other_come_in_at_once() {
-    for_seeds("joiners_that_wait_for_each_other_come_in_at_once", 3, |seed| {
+    for_fixed_seeds("joiners_that_wait_for_each_other_come_in_at_once", 3, |seed| {
         let mut world = wild_world(seed, 16);
         let mut hosts = vec![world.start(&[])];
         world.run_for(Span::millis(100));
@@ -99,7 +99,7 @@ fn joiners_that_wait_for_each_other_come_in_at_once() {
             world.run_for(Span::millis(150));
         }
         assert!(world.members().len() < hosts.len(), "nobody had to wait");
-        let whole = world.run_until(Span::secs(25), |world| world.is_cycle());
+        let whole = world.run_until(Span::secs(12), |world| world.is_cycle());
         assert!(whole, "{}", world.describe());
     });
 }
