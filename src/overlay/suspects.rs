@@ -73,7 +73,8 @@ impl Overlay {
     /// never heard.
     fn is_awaiting_others(&self) -> bool {
         self.came_back.is_some_and(|at| self.now.since(at) < self.config.lost_after)
-            && (self.config.durable || self.peers.strangers().any(|contact| !self.is_lost(&contact)))
+            && (self.config.durable && self.peers.len() > 0
+                || self.peers.strangers().any(|contact| !self.is_lost(&contact)))
     }
 
     fn is_over(&self, contact: &Contact, enough: impl Fn(&Peer) -> bool) -> bool {

@@ -85,6 +85,90 @@ fn a_stopped_node_stays_a_member_and_one_that_left_is_nobody() {
     first.has_not_panicked();
 }
 
+#[test]
+fn the_last_member_that_leaves_takes_its_keys_along() {
+    let _turn = side_by_side();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut node = Node::create(&flags(dir.path()));
+    node.client().put(b"key", b"value").expect("an answer").is(201);
+    node.client().ask("POST", "/v1/node/leave", &[], b"").expect("an answer").is(202);
+    node.ends_with(0, PATIENCE);
+    let node = Node::create(&flags(dir.path()));
+    node.wait_ready();
+    assert_eq!(node.client().read(b"key").expect("an answer").is(200).text(), "value");
+}
+
+/// Made by a program that wrote format 1.
+#[test]
+fn a_directory_of_format_1_is_read() {
+    let _turn = side_by_side();
+    let dir = tempfile::tempdir().expect("a directory");
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-1/store.db");
+    std::fs::copy(kept, file(dir.path())).expect("a copy");
+    let node = Node::create(&flags(dir.path()));
+    node.wait_ready();
+    let mut client = node.client();
+    let kept: [(&[u8], &[u8], &str); 3] = [
+        (b"text", b"a value", "text/plain"),
+        (b"\xff/\x00", b"\x00\xfe", "application/octet-stream"),
+        (b"mortal", b"long", "a/b"),
+    ];
+    for (key, value, content_type) in kept {
+        let answer = client.read(key).expect("an answer");
+        assert_eq!((answer.is(200).body.as_slice(), answer.field("content-type")), (value, Some(content_type)));
+        assert!(answer.etag().ends_with(ETAG_OF_FORMAT_1), "{}", answer.etag());
+    }
+    assert!(client.read(b"mortal").expect("an answer").field("x-chord-expires-in").is_some());
+    assert_eq!(
+        client.get("/v1/kv").expect("an answer").json::<serde_json::Value>()["items"].as_array().map(Vec::len),
+        Some(3)
+    );
+}
+
+/// Of the node that made it.
+const ETAG_OF_FORMAT_1: &str = "2fe031ce4f920f70bd9711caa0780c98\"";
+
+/// What a power cut, or a disk, does to the log: some of what was written last may be gone, nothing is made up.
+#[test]
+fn a_damaged_log_never_yields_a_value_that_nobody_wrote() {
+    let _turn = side_by_side();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut node = Node::create(&flags(dir.path()));
+    let mut client = node.client();
+    for version in 0..3 {
+        for n in 0..20 {
+            let value = format!("{n} in version {version}, and a little more");
+            assert!(client.put(format!("key-{n}").as_bytes(), value.as_bytes()).expect("an answer").status < 300);
+        }
+    }
+    node.kill();
+    let log = dir.path().join("store.db-wal");
+    let whole = std::fs::read(&log).expect("a log");
+    for part in 1..8 {
+        let again = tempfile::tempdir().expect("a directory");
+        std::fs::copy(file(dir.path()), file(again.path())).expect("a copy");
+        let mut bytes = whole.clone();
+        let at = bytes.len() * part / 8;
+        // A flipped bit, or a torn tail.
+        if part % 2 == 0 {
+            bytes.truncate(at)
+        } else {
+            bytes[at] ^= 1
+        }
+        std::fs::write(again.path().join("store.db-wal"), &bytes).expect("a log");
+        let node = Node::create(&flags(again.path()));
+        node.wait_ready();
+        let mut client = node.client();
+        for n in 0..20 {
+            let answer = client.read(format!("key-{n}").as_bytes()).expect("an answer");
+            let written = |version| answer.text() == format!("{n} in version {version}, and a little more");
+            assert!(matches!(answer.status, 404 | 500) || (0..3).any(written), "{}", answer.text());
+        }
+        client.put(b"key-1", b"new").expect("an answer");
+        node.has_not_panicked();
+    }
+}
+
 /// `CHORDKV_KILLS` says how often.
 #[test]
 fn every_node_is_killed_in_the_midst_of_writes_and_nothing_acknowledged_is_lost() {

@@ -47,7 +47,8 @@ struct Threads {
     reads: Sender<(u64, Work)>,
     answers: Receiver<Input>,
     counting: Option<InterruptHandle>,
-    // The writer last: the last connection that is closed puts the log where it belongs.
+    last: JoinHandle<()>,
+    // The reader, and who counts.
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -120,6 +121,8 @@ impl Durable {
             SqliteStore::set_meta(connection, RING, &kept::write(&Memory { params: *params, contacts: Vec::new() }))
         };
         write(&connection).map_err(|trouble| trouble.to_string())?;
+        // Who this node is must not depend on a log that may be damaged.
+        sqlite::checkpoint(&connection)?;
         sync_dir(&self.path).map_err(|error| error.to_string())?;
         SqliteStore::new(connection, params.space).map_err(|trouble| trouble.to_string())
     }
@@ -151,11 +154,9 @@ impl Durable {
             let tell = writes.clone();
             handles.push(spawn("store-counter", Box::new(move || count(&counter, &tell)))?);
         }
-        handles.extend([
-            spawn("store-reader", Box::new(move || writer::read(reader, &read_to, &to_read)))?,
-            spawn("store-writer", Box::new(move || committer.run(&to_write)))?,
-        ]);
-        self.threads = Some(Threads { writes, reads, answers, counting, handles });
+        handles.push(spawn("store-reader", Box::new(move || writer::read(reader, &read_to, &to_read)))?);
+        let last = spawn("store-writer", Box::new(move || committer.run(&to_write)))?;
+        self.threads = Some(Threads { writes, reads, answers, counting, last, handles });
         Ok(())
     }
 
@@ -201,13 +202,16 @@ impl Durable {
 
     /// Waits until everything is done.
     fn stop(&mut self) {
-        if let Some(Threads { writes, reads, counting, handles, .. }) = self.threads.take() {
+        if let Some(Threads { writes, reads, counting, handles, last, .. }) = self.threads.take() {
             // Its number is not worth waiting for.
             counting.iter().for_each(InterruptHandle::interrupt);
-            drop((writes, reads));
+            // The writer last: the last connection that is closed puts the log where it belongs, if it may write.
+            drop(reads);
             for handle in handles {
-                let _ = handle.join();
+                drop(handle.join());
             }
+            drop(writes);
+            drop(last.join());
         }
     }
 }

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension, Row, params};
@@ -58,6 +57,7 @@ const UPDATE: &str = "UPDATE records SET epoch = ?3, n = ?4, node = ?5, modified
                       value = ?9, sum = ?10 WHERE place = ?1 AND key = ?2";
 
 /// See the module.
+#[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,
     space: KeySpace,
@@ -67,12 +67,6 @@ pub struct SqliteStore {
     latest: RefCell<Option<(Place, Option<u64>)>>,
     // What is in the table of nodes, as far as it was needed.
     nodes: RefCell<BTreeMap<Incarnation, i64>>,
-}
-
-impl fmt::Debug for SqliteStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").field("usage", &self.usage).finish_non_exhaustive()
-    }
 }
 
 /// Keys and bytes.
@@ -121,6 +115,11 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, Unusable> {
         Ok(connection)
     };
     open().map_err(|error: rusqlite::Error| error.to_string())
+}
+
+/// Puts the log where it belongs.
+pub(super) fn checkpoint(connection: &Connection) -> Result<(), Unusable> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(|error| error.to_string())
 }
 
 fn prepare(connection: &Connection, syncs: Syncs) -> rusqlite::Result<Result<(), Unusable>> {
@@ -172,7 +171,7 @@ impl SqliteStore {
     }
 
     /// Whether counting takes so long that it is done beside the work.
-    pub(super) fn must_be_told(&self) -> Result<bool, Trouble> {
+    pub fn must_be_told(&self) -> Result<bool, Trouble> {
         Ok(self.file_bytes()? > COUNTED_AT_ONCE)
     }
 
