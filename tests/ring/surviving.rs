@@ -151,9 +151,9 @@ fn a_damaged_log_never_yields_a_value_that_nobody_wrote() {
         let at = bytes.len() * part / 8;
         // A flipped bit, or a torn tail.
         if part % 2 == 0 {
-            bytes.truncate(at)
+            bytes.truncate(at);
         } else {
-            bytes[at] ^= 1
+            bytes[at] ^= 1;
         }
         std::fs::write(again.path().join("store.db-wal"), &bytes).expect("a log");
         let node = Node::create(&flags(again.path()));
