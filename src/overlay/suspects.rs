@@ -179,6 +179,10 @@ impl Overlay {
     pub fn handle_unreachable(&mut self, now: Time, addr: SocketAddr, refused: bool) {
         self.awake(now);
         let known = self.contact_at(Contact::id_of(self.config.capacity, addr));
+        if self.config.durable && known.is_some() {
+            // A process that ended may come back before anybody has missed it.
+            self.came_back = Some(now);
+        }
         if let Some(contact) = known.filter(|_| refused) {
             self.suspect(now, contact, true);
         }

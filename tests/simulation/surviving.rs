@@ -6,7 +6,7 @@ use chordkv::sim::clients::Clients;
 use chordkv::sim::{Check, DiskConfig, HostId, World, WorldConfig};
 
 use crate::rings::grow;
-use crate::seeds::for_seeds;
+use crate::seeds::{for_fresh_seeds, for_seeds};
 
 /// A world of hosts whose disks take up to so long for each piece of work.
 fn world(seed: u64, work_max: Span) -> World {
@@ -75,7 +75,10 @@ fn everybody_is_killed_in_the_midst_of_writes_and_nothing_acknowledged_is_lost()
 /// Slots change hands all the time, and both ends of the handovers are killed.
 #[test]
 fn holders_are_killed_in_the_midst_of_handovers_and_nothing_acknowledged_is_lost() {
-    for_seeds("holders_are_killed_in_the_midst_of_handovers_and_nothing_acknowledged_is_lost", 40, |seed| {
+    // Two rings for a while, and a member of the one that had missed nobody when they met.
+    const FOUND: [u64; 1] = [1_795_675_368_726_253_032];
+    let name = "holders_are_killed_in_the_midst_of_handovers_and_nothing_acknowledged_is_lost";
+    for_fresh_seeds(name, &FOUND, 40, |seed| {
         let mut world = world(seed, Span::millis([1, 5, 30][usize::try_from(seed % 3).expect("below 3")]));
         let mut hosts = grow(&mut world, 3);
         let mut clients = Clients::default();
