@@ -15,6 +15,8 @@ use crate::replication::{Execution, SlotRun};
 pub(super) struct Jobs {
     waiting: BTreeMap<u64, Waiter>,
     next: u64,
+    // Expired records are being removed: until that is done nobody needs to be woken for them.
+    collecting: bool,
     /// How the store stood after the latest one.
     pub gauge: Gauge,
 }
@@ -115,10 +117,13 @@ impl ChordNode {
                 let (served, page) = page.map(|(served, page)| (self.served_since(&served), page)).unwrap_or_default();
                 self.tell(now, asker, Wake::Listed { served, page });
             }
-            Some(Waiter::Expired) if done == Done::Collected(EXPIRED_BATCH) => {
-                self.timers.set(NodeTimer::Expire, now.mono + Span::millis(1));
+            Some(Waiter::Expired) => {
+                self.jobs.collecting = false;
+                if done == Done::Collected(EXPIRED_BATCH) {
+                    self.timers.set(NodeTimer::Expire, now.mono + Span::millis(1));
+                }
             }
-            Some(Waiter::Expired) | None => {}
+            None => {}
         }
     }
 
@@ -164,15 +169,15 @@ impl ChordNode {
     // ----- expiry -----
 
     pub(super) fn collect_expired(&mut self, now: Now) {
-        let is_collecting = self.jobs.waiting.values().any(|waiter| matches!(waiter, Waiter::Expired));
-        if self.inside.is_some() && !is_collecting {
+        if self.inside.is_some() && !self.jobs.collecting {
+            self.jobs.collecting = true;
             // Also of frozen slots: who has them by now removes them too.
             self.start_job(Waiter::Expired, Work::CollectExpired { now: now.wall, limit: EXPIRED_BATCH });
         }
     }
 
     pub(super) fn arm_expiry(&mut self, now: Now) {
-        let Some(at) = self.jobs.gauge.next_expiry else { return };
+        let Some(at) = self.jobs.gauge.next_expiry.filter(|_| !self.jobs.collecting) else { return };
         let wait = Span::millis(at.0.saturating_sub(now.wall.0).max(1)).min(EXPIRY_WAIT_MAX);
         self.timers.set_no_later(NodeTimer::Expire, now.mono + wait);
     }

@@ -9,7 +9,8 @@ use super::*;
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::{Capacity, Contact, Id, Incarnation, Now, Rng, Span, Time, Wall};
 use crate::data::{
-    Command, Condition, Done, Key, KeySpace, MemoryStore, Outcome, Part, Place, Put, Slot, Store, carry_out,
+    Command, Condition, Done, Key, KeySpace, MemoryStore, Outcome, Part, Place, Put, Record, Slot, Store, Version,
+    carry_out,
 };
 
 const SLOT: Slot = Slot(0);
@@ -41,6 +42,11 @@ fn contact(id: u128) -> Contact {
 
 fn place(n: u64) -> Place {
     space().place(Key::new(format!("key {n}").into_bytes()).unwrap())
+}
+
+fn record(n: u64) -> Record {
+    let version = Version { epoch: 1, n, node: Incarnation(1) };
+    Record { value: Arc::from([n as u8]), content_type: None, version, modified: Wall(0), expires: None }
 }
 
 fn put(value: Vec<u8>) -> Command {
@@ -403,13 +409,6 @@ fn a_holder_that_was_given_up_serves_again_when_the_newer_one_is_lost() {
 #[test]
 fn a_repeated_fetch_gives_the_same_changes_and_those_in_between_come_later() {
     let mut store = MemoryStore::new(space());
-    let record = |n: u64| crate::data::Record {
-        value: Arc::from([n as u8]),
-        content_type: None,
-        version: crate::data::Version { epoch: 1, n, node: Incarnation(1) },
-        modified: Wall(0),
-        expires: None,
-    };
     let mut sending = Sending::new(contact(10), Time(0));
     let write = |sending: &mut Sending, store: &mut MemoryStore, key: u64, n: u64| {
         store.put(place(key), record(n)).unwrap();
@@ -417,7 +416,7 @@ fn a_repeated_fetch_gives_the_same_changes_and_those_in_between_come_later() {
     };
     // Enough for two chunks.
     for n in 0..20 {
-        let large = crate::data::Record { value: vec![0; CHUNK_BYTES / 16].into(), ..record(n) };
+        let large = Record { value: vec![0; CHUNK_BYTES / 16].into(), ..record(n) };
         store.put(place(n), large).unwrap();
     }
     let keys = |chunk: &Chunk| chunk.0.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
@@ -459,13 +458,6 @@ fn chunk(
 fn what_is_written_while_a_part_is_read_comes_with_the_next() {
     let mut store = MemoryStore::new(space());
     let mut sending = Sending::new(contact(10), Time(0));
-    let record = |n: u64| crate::data::Record {
-        value: Arc::from([n as u8]),
-        content_type: None,
-        version: crate::data::Version { epoch: 1, n, node: Incarnation(1) },
-        modified: Wall(0),
-        expires: None,
-    };
     store.put(place(0), record(0)).unwrap();
     let first = chunk(&mut sending, &mut store, 0, None, |sending, store| {
         assert!(!sending.frozen, "whoever writes need not wait for a scan");

@@ -80,13 +80,13 @@ impl Durable {
 
     fn open_there(&mut self) -> Result<Option<Loaded>, String> {
         let connection = sqlite::open(&self.path, self.syncs())?;
-        let meta = |name| SqliteStore::meta(&connection, name).map_err(|trouble| trouble.to_string());
+        let meta = |name| SqliteStore::meta(&connection, name).map_err(said);
         // Neither is there if the process ended before it was written: then nothing else is.
         let (Some(incarnation), Some(ring)) = (meta(INCARNATION)?, meta(RING)?) else { return Ok(None) };
         let incarnation = Incarnation(kept::hex(&incarnation)?);
         let memory = kept::read(&ring)?;
-        let store = SqliteStore::new(connection, memory.params.space).map_err(|trouble| trouble.to_string())?;
-        let holds = store.holds().map_err(|trouble| trouble.to_string())?;
+        let store = SqliteStore::new(connection, memory.params.space).map_err(said)?;
+        let holds = store.holds().map_err(said)?;
         let gauge = gauge(&store);
         self.opened = Some((store, memory.params));
         Ok(Some(Loaded { incarnation, memory, holds, gauge }))
@@ -120,11 +120,11 @@ impl Durable {
             SqliteStore::set_meta(connection, INCARNATION, &me.to_string())?;
             SqliteStore::set_meta(connection, RING, &kept::write(&Memory { params: *params, contacts: Vec::new() }))
         };
-        write(&connection).map_err(|trouble| trouble.to_string())?;
+        write(&connection).map_err(said)?;
         // Who this node is must not depend on a log that may be damaged.
         sqlite::checkpoint(&connection)?;
         sync_dir(&self.path).map_err(|error| error.to_string())?;
-        SqliteStore::new(connection, params.space).map_err(|trouble| trouble.to_string())
+        SqliteStore::new(connection, params.space).map_err(said)
     }
 
     fn start_threads(&mut self, store: SqliteStore, space: KeySpace, waker: &Arc<Waker>) -> Result<(), String> {
