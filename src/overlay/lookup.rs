@@ -75,6 +75,17 @@ pub(super) struct Directness {
     since_try: u32,
 }
 
+/// Why a lookup goes to another one than it was passed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Skipped {
+    /// It had its time.
+    Waited,
+    /// The connection to it broke, which proves nothing.
+    Broken,
+    /// It is in no ring, or was not when the lookup came.
+    Refused,
+}
+
 /// Lookups that this node started.
 #[derive(Debug, Default)]
 pub(super) struct Origins(BTreeMap<u64, Origin>);
@@ -378,7 +389,7 @@ impl Overlay {
 
     pub(super) fn on_lookup_refused(&mut self, now: Time, from: Contact, hop: u64) {
         if self.hops.waiting.get(&hop).is_some_and(|waiting| waiting.to == from) {
-            self.skip_hop(now, hop, false);
+            self.skip_hop(now, hop, Skipped::Refused);
         }
     }
 
@@ -388,7 +399,7 @@ impl Overlay {
             // need not wait for it too.
             self.peers.doubt(now, &to);
             self.probe(now, to);
-            self.skip_hop(now, hop, true);
+            self.skip_hop(now, hop, Skipped::Waited);
         }
     }
 
@@ -402,7 +413,7 @@ impl Overlay {
     pub(super) fn fail_hops_to(&mut self, now: Time, addr: SocketAddr) {
         let hops: Vec<u64> = self.hops.waiting.iter().filter(|(_, w)| w.to.addr == addr).map(|(&hop, _)| hop).collect();
         for hop in hops {
-            self.skip_hop(now, hop, false);
+            self.skip_hop(now, hop, Skipped::Broken);
         }
     }
 
@@ -427,14 +438,18 @@ impl Overlay {
         self.hops.waiting.remove(&hop)
     }
 
-    /// Tries the next one. `waited`: this one had its time; a connection that broke proves nothing.
-    fn skip_hop(&mut self, now: Time, hop: u64, waited: bool) {
+    /// Tries the next one.
+    fn skip_hop(&mut self, now: Time, hop: u64, why: Skipped) {
         let Some(Hop { mut lookup, to, mut tried, .. }) = self.drop_hop(hop) else { return };
         tried.push(to.incarnation);
         // Of another one that was passed by on the way here this node knows nothing.
         let alone = lookup.silent_last.is_none_or(|other| other == to.incarnation);
         lookup.silent += 1;
-        lookup.silent_last = Some(to.incarnation);
+        // On the way others may know better: a joiner that refused may be a member when the lookup gets there, and the
+        // only way on.
+        if lookup.aim != Aim::Way || why != Skipped::Refused {
+            lookup.silent_last = Some(to.incarnation);
+        }
         match self.origins.0.get(&lookup.request).map(|origin| origin.purpose) {
             Some(Purpose::Join(_)) if lookup.origin == self.me => self.end_lookup(now, lookup.request, None),
             None if lookup.origin == self.me => {}
@@ -442,7 +457,7 @@ impl Overlay {
             _ if lookup.aim == Aim::Neighbour
                 && alone
                 && self.predecessor == Some(to)
-                && (waited || self.peers.is_suspect(&to))
+                && (why == Skipped::Waited || self.peers.is_suspect(&to))
                 && self.is_near(lookup.target, &to) =>
             {
                 self.answer(now, &lookup, self.me, to);
