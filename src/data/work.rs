@@ -47,8 +47,8 @@ pub enum Work {
         /// There are records of this node's own: the higher version stays, and removals are not believed.
         merge: bool,
     },
-    /// Forgets all records of a slot. Answered by [`Done::Changed`].
-    Clear(Slot),
+    /// Forgets all records of some slots. Answered by [`Done::Changed`].
+    Clear(Vec<Slot>),
     /// Writes down which slots this node holds from now on, and how; `None`: it does not. Answered by [`Done::Changed`].
     Hold(Vec<(Slot, Option<HoldRow>)>),
     /// Removes records that have expired, at most so many. Answered by [`Done::Collected`].
@@ -154,8 +154,10 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             absorb(slot, entries, merge, store)?;
             Done::Changed
         }
-        Work::Clear(slot) => {
-            store.clear(slot)?;
+        Work::Clear(slots) => {
+            for slot in slots {
+                store.clear(slot)?;
+            }
             Done::Changed
         }
         Work::Hold(rows) => {

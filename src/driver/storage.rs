@@ -9,7 +9,7 @@ use super::data_dir::DataDir;
 use super::durable::{Durable, Loaded};
 use super::settings::{NodeSettings, RunError};
 use crate::base::Incarnation;
-use crate::data::{MemoryStore, Work, carry_out, gauge};
+use crate::data::{Done, MemoryStore, Work, carry_out, gauge};
 use crate::node::{Input, Memory, RingParams};
 
 /// The node's store. There is none before the ring is known.
@@ -60,7 +60,8 @@ impl Storage {
     pub fn ask(&mut self, job: u64, work: Work) {
         match self {
             Self::Memory { store: Some(store), done: all, .. } => {
-                let done = carry_out(work, store);
+                // What is gone with the process needs no note of how it was held.
+                let done = if let Work::Hold(_) = work { Done::Changed } else { carry_out(work, store) };
                 all.push_back(Input::Stored { job, done, gauge: Some(gauge(store)) });
             }
             Self::Memory { store: None, .. } => {}

@@ -450,7 +450,7 @@ impl ChordNode {
                 self.outputs.push_back(Output::Send { to, message: Message::Ring(message) });
             }
             Effect::Joined => self.on_joined(now),
-            Effect::JoinFailed(JoinFailed::Silent) => self.seek_later(now),
+            Effect::JoinFailed(JoinFailed::Silent) => self.on_join_failed(now),
             Effect::JoinFailed(JoinFailed::DuplicateId(other)) => {
                 let text = format!(
                     "the id of this node is already that of {}: choose another --advertise address or port, or a ring \

@@ -19,6 +19,8 @@ pub(super) struct Seeker {
     rounds: u32,
     /// A join through somebody is in progress.
     joining: bool,
+    /// Who answered meanwhile and may let this node in if that one does not; the most hopeful last.
+    others: Vec<Contact>,
     /// Members that were written down last.
     remembered: usize,
 }
@@ -83,6 +85,7 @@ impl ChordNode {
             return;
         }
         self.seeker.rounds += 1;
+        self.seeker.others.clear();
         let remembered = self.inside.as_ref().map(|inside| inside.overlay.contacts().collect::<Vec<_>>());
         let remembered = remembered.unwrap_or_default();
         let first = self.rng.index(remembered.len());
@@ -96,9 +99,24 @@ impl ChordNode {
         self.seek_later(now);
     }
 
-    /// Arms the next round, unless one is armed.
-    pub(super) fn seek_later(&mut self, now: Now) {
+    /// The one who was asked does not let this node in: the next one, or the next round.
+    pub(super) fn on_join_failed(&mut self, now: Now) {
         self.seeker.joining = false;
+        match self.seeker.others.pop() {
+            Some(next) => self.join_through(now, next),
+            None => self.seek_later(now),
+        }
+    }
+
+    fn join_through(&mut self, now: Now, contact: Contact) {
+        if let Some(inside) = &mut self.inside {
+            self.seeker.joining = true;
+            inside.overlay.join(now.mono, contact);
+        }
+    }
+
+    /// Arms the next round, unless one is armed.
+    fn seek_later(&mut self, now: Now) {
         if self.is_seeking() && self.timers.get(NodeTimer::Seek).is_none() {
             let wait = self.seek_backoff();
             self.timers.set(NodeTimer::Seek, now.mono + wait);
@@ -149,7 +167,7 @@ impl ChordNode {
             }
             self.enter(params);
         }
-        let seeking = self.is_seeking() && !self.seeker.joining && dialled_as_seed;
+        let seeking = self.is_seeking() && dialled_as_seed;
         let Some(inside) = &mut self.inside else { return };
         let contact = Contact::new(inside.params.space.capacity(), addr, incarnation);
         inside.overlay.handle_alive(now.mono, contact);
@@ -160,9 +178,10 @@ impl ChordNode {
             // Is it in a ring, or might it carry ours on?
             inside.overlay.probe(now.mono, contact);
         }
-        if seeking {
-            self.seeker.joining = true;
-            inside.overlay.join(now.mono, contact);
+        if seeking && self.seeker.joining {
+            self.seeker.others.insert(0, contact);
+        } else if seeking {
+            self.join_through(now, contact);
         }
     }
 
@@ -253,13 +272,13 @@ impl ChordNode {
 
     /// A member offers itself to one that looks for its ring.
     pub(super) fn on_offer_while_seeking(&mut self, now: Now, member: Contact) {
-        if self.is_seeking()
-            && !self.seeker.joining
-            && let Some(inside) = &mut self.inside
-            && member.incarnation != self.config.incarnation
-        {
-            self.seeker.joining = true;
-            inside.overlay.join(now.mono, member);
+        if !self.is_seeking() || member.incarnation == self.config.incarnation {
+            return;
+        }
+        if !self.seeker.joining {
+            self.join_through(now, member);
+        } else if self.seeker.others.len() < REMEMBERED_MAX {
+            self.seeker.others.push(member);
         }
     }
 }

@@ -327,8 +327,10 @@ impl Holdings {
         self.awaited.insert(ticket, then);
     }
 
-    pub(super) fn clear(&mut self, slot: Slot) {
-        self.store(Work::Clear(slot));
+    pub(super) fn clear(&mut self, slots: Vec<Slot>) {
+        if !slots.is_empty() {
+            self.store(Work::Clear(slots));
+        }
     }
 
     pub(super) fn rows(&self, slots: Vec<Slot>) -> Work {

@@ -87,9 +87,7 @@ impl Holdings {
                 }
             }
         }
-        for slot in anew {
-            self.clear(slot);
-        }
+        self.clear(anew);
         let mut thawed = Vec::new();
         for (&slot, held) in &mut self.held {
             let Some(sending) = &held.sending else { continue };
@@ -123,7 +121,7 @@ impl Holdings {
     pub(super) fn stop_receiving(&mut self, slot: Slot) {
         self.receiving.remove(&slot);
         if !self.held.contains_key(&slot) {
-            self.clear(slot);
+            self.clear(vec![slot]);
         }
     }
 

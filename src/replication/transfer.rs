@@ -20,7 +20,7 @@ impl Holdings {
         leaving: bool,
         around: &Neighbourhood<'_>,
     ) {
-        let mut declined = Vec::new();
+        let (mut declined, mut empty) = (Vec::new(), Vec::new());
         for (run, epoch) in runs {
             for slot in run.slots(self.space) {
                 self.learn(slot, View::of_one(*epoch, from));
@@ -44,11 +44,12 @@ impl Holdings {
                     continue;
                 }
                 if held.is_none() {
-                    self.clear(slot);
+                    empty.push(slot);
                 }
                 self.receiving.insert(slot, Receiving::new(from, *epoch));
             }
         }
+        self.clear(empty);
         self.decline(from, declined);
         self.fetch_more(now);
     }
@@ -235,7 +236,7 @@ impl Holdings {
                 self.passed_on.insert(slot, taken);
             }
             self.write_down(vec![slot]);
-            self.clear(slot);
+            self.clear(vec![slot]);
             self.views.end(slot, epoch);
             self.effects.push_back(HoldingsEffect::Gave(slot));
         }

@@ -388,6 +388,9 @@ impl Gate {
                 self.resume.push_back(key);
             }
         }
+        if !self.queue.is_empty() {
+            self.lanes.grow(&self.env);
+        }
     }
 
     fn on_done(&mut self, done: Option<Done>) {

@@ -1,4 +1,5 @@
-//! The private connections: opened one at a time, handed out, opened again when lost.
+//! The private connections: opened one at a time, handed out, opened again when lost. A few at first, more when requests
+//! wait for one: each is a thread of `tiny_http`.
 //!
 //! `tiny_http` gives a connection to a thread that it believes idle; two at once may meet the same thread, and one of
 //! them is then never read. So each is opened only after the one before has answered a first round trip.
@@ -30,11 +31,16 @@ pub(super) struct Lanes {
     slots: Vec<Slot>,
     idle: Vec<usize>,
     closed: VecDeque<usize>,
+    /// So many are to be open.
+    wanted: usize,
     /// The one whose first round trip is under way.
     opening: Option<usize>,
     /// Until when that round trip may take or, with none under way, when the next one is tried.
     timer: Option<Instant>,
 }
+
+/// So many are open before any request has had to wait.
+const WANTED_AT_FIRST: usize = 4;
 
 impl Lanes {
     pub(super) fn new(path: PathBuf, count: usize, now: Instant) -> Self {
@@ -43,6 +49,7 @@ impl Lanes {
             slots: (0..count).map(|_| Slot { generation: 0, lane: None }).collect(),
             idle: Vec::new(),
             closed: (0..count).collect(),
+            wanted: WANTED_AT_FIRST.min(count),
             opening: None,
             timer: Some(now),
         }
@@ -50,6 +57,18 @@ impl Lanes {
 
     pub(super) fn has_idle(&self) -> bool {
         !self.idle.is_empty()
+    }
+
+    /// A request waits: opens one more, unless one is being opened.
+    pub(super) fn grow(&mut self, env: &Env) {
+        if self.opening.is_none() && self.timer.is_none() && !self.closed.is_empty() {
+            self.wanted = self.wanted.max(self.open() + 1);
+            self.timer = Some(env.now);
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.slots.len() - self.closed.len()
     }
 
     /// When [`Lanes::on_timer`] is due.
@@ -68,7 +87,8 @@ impl Lanes {
                 warn!("tiny_http did not answer on a fresh private connection");
                 self.retire(index, env);
             }
-            None => self.open_next(registry, env),
+            None if self.open() < self.wanted => self.open_next(registry, env),
+            None => {}
         }
     }
 
@@ -120,7 +140,7 @@ impl Lanes {
                 }
                 if self.opening == Some(index) {
                     self.opening = None;
-                    self.timer = (!self.closed.is_empty()).then_some(env.now);
+                    self.timer = (self.open() < self.wanted).then_some(env.now);
                 }
                 job.client.is_some().then_some((job, Some(outcome)))
             }
