@@ -38,8 +38,9 @@ trace: build ## a simulated run is the same whatever the compiler optimises
 	    target/$$program/chordkv sim --nodes 60 --churn 1 --kill 0.2 --lookups 500 | grep trace; \
 	done | uniq -c | grep -q '^ *2 ' || { echo "the traces of both builds differ" >&2; exit 1; }
 
-soak: trace ## the simulator for hours: SEEDS fresh seeds for every test; real rings killed 50 times
+soak: trace ## the simulator for hours: SEEDS fresh seeds for every test; real rings killed 50 times, 3,000 power cuts
 	CHORDKV_KILLS=50 $(CARGO) test --release --test ring surviving -- --nocapture
+	CHORDKV_KILLS=1000 $(CARGO) test --release --test disk -- --nocapture
 	CHORDKV_SEEDS=$${SEEDS:-5000} $(CARGO) test --release --test simulation -- --nocapture
 
 audit: ## licences and sources of all dependencies, advisories where their database can be reached

@@ -42,7 +42,7 @@ pub(super) struct EventLoop {
     pub poll: Poll,
     pub clock: Clock,
     pub node: ChordNode,
-    pub me: Incarnation,
+    pub me: (Incarnation, SocketAddr),
     pub peers: Peers,
     pub users: Users,
     pub storage: Storage,

@@ -64,6 +64,9 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
     config.store_kind = storage.kind();
     config.overlay.durable = storage.is_durable();
     if let Some(loaded) = loaded {
+        if let Some(before) = loaded.addr.filter(|before| *before != config.addr) {
+            info!(%before, now = %config.addr, "this node has another address than before");
+        }
         config.incarnation = loaded.incarnation;
         config.memory = Some(loaded.memory);
         config.holds = loaded.holds;
@@ -90,7 +93,7 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
     let users = Users::start(front, body_limit, Arc::clone(&waker)).map_err(broken)?;
     // Said only now: whoever reads it may send a signal at once.
     info!(peers = %config.addr, %http, "listening");
-    let me = config.incarnation;
+    let me = (config.incarnation, config.addr);
     let node = ChordNode::new(config, random_u64()?);
     let clock = Clock::start();
     let parting = None;

@@ -1,6 +1,7 @@
 //! Where this node's records are, and the way there and back.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mio::Waker;
@@ -46,7 +47,12 @@ impl Storage {
     }
 
     /// The ring is known.
-    pub fn start(&mut self, params: &RingParams, me: Incarnation, waker: &Arc<Waker>) -> Result<(), RunError> {
+    pub fn start(
+        &mut self,
+        params: &RingParams,
+        me: (Incarnation, SocketAddr),
+        waker: &Arc<Waker>,
+    ) -> Result<(), RunError> {
         match self {
             Self::Memory { store, bytes_max, .. } => {
                 *store = Some(MemoryStore::new(params.space).with_bytes_max(*bytes_max));

@@ -58,6 +58,8 @@ pub(super) enum Asker {
 const EXPIRED_BATCH: usize = 256;
 /// The longest wait for an expiry: wall clocks jump.
 const EXPIRY_WAIT_MAX: Span = Span::secs(60);
+/// Between two tries while the store takes no removals either.
+const EXPIRY_PAUSE_IN_TROUBLE: Span = Span::secs(1);
 
 impl ChordNode {
     fn start_job(&mut self, waiter: Waiter, work: Work) {
@@ -117,12 +119,11 @@ impl ChordNode {
                 let (served, page) = page.map(|(served, page)| (self.served_since(&served), page)).unwrap_or_default();
                 self.tell(now, asker, Wake::Listed { served, page });
             }
-            Some(Waiter::Expired) => {
-                self.jobs.collecting = false;
-                if done == Done::Collected(EXPIRED_BATCH) {
-                    self.timers.set(NodeTimer::Expire, now.mono + Span::millis(1));
-                }
-            }
+            Some(Waiter::Expired) => match done {
+                Done::Collected(EXPIRED_BATCH) => self.collect_expired_in(now, Span::millis(1)),
+                Done::Failed(_) => self.collect_expired_in(now, EXPIRY_PAUSE_IN_TROUBLE),
+                _ => self.jobs.collecting = false,
+            },
             None => {}
         }
     }
@@ -169,11 +170,15 @@ impl ChordNode {
     // ----- expiry -----
 
     pub(super) fn collect_expired(&mut self, now: Now) {
-        if self.inside.is_some() && !self.jobs.collecting {
+        if self.inside.is_some() {
             self.jobs.collecting = true;
             // Also of frozen slots: who has them by now removes them too.
             self.start_job(Waiter::Expired, Work::CollectExpired { now: now.wall, limit: EXPIRED_BATCH });
         }
+    }
+
+    fn collect_expired_in(&mut self, now: Now, wait: Span) {
+        self.timers.set(NodeTimer::Expire, now.mono + wait);
     }
 
     pub(super) fn arm_expiry(&mut self, now: Now) {

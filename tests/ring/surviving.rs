@@ -31,6 +31,7 @@ fn keys_and_their_etags_outlive_a_killed_process() {
     node.kill();
     let node = Node::create(&flags(dir.path()));
     node.wait_ready();
+    node.wait_said("another address than before", 1, PATIENCE);
     let mut client = node.client();
     for (n, etag) in etags.iter().enumerate() {
         let answer = client.read(format!("key-{n}").as_bytes()).expect("an answer");
@@ -333,6 +334,9 @@ fn a_store_that_is_none_or_newer_or_of_another_ring_is_refused_and_left_as_it_is
         Process::node(&flags(dir.path())).fails_with(1, &["store.db cannot be used", "--data-dir"]);
         assert_eq!(std::fs::read(&path).expect("a file"), bad);
     }
+    std::fs::write(&path, &good).expect("a file");
+    Connection::open(&path).and_then(|store| store.execute_batch("DELETE FROM meta")).expect("it is writable");
+    Process::node(&flags(dir.path())).fails_with(1, &["it has records", "--data-dir"]);
     std::fs::write(&path, &good).expect("a file");
     let node = Node::create(&flags(dir.path()));
     node.wait_ready();

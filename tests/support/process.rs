@@ -38,6 +38,26 @@ struct Log {
 impl Process {
     /// Runs `chordkv node` with these arguments and ports that the system chooses, unless they say otherwise.
     pub fn node(args: &[&str]) -> Self {
+        Self::node_in(&[], args)
+    }
+
+    /// The same with these in its environment.
+    pub fn node_in(env: &[(&str, &str)], args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chordkv"));
+        command.args(Self::node_args(args)).envs(env.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// The same on a disk of its own in memory: `dir` is there for this process only. Needs the rights to mount.
+    pub fn node_on_small_disk(dir: &str, size: &str, args: &[&str]) -> Self {
+        let script = "mount -t tmpfs -o size=$1 chordkv-test \"$2\" && shift 2 && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", size, dir, env!("CARGO_BIN_EXE_chordkv")]);
+        command.args(Self::node_args(args));
+        Self::spawn(command)
+    }
+
+    fn node_args<'a>(args: &[&'a str]) -> Vec<&'a str> {
         let given = |flag: &str| args.contains(&flag);
         let mut all = vec!["node", "--stop-with-stdin"];
         for (flag, value) in [("--listen", ANY_PORT), ("--http", ANY_PORT), ("--log-format", "json")] {
@@ -45,14 +65,22 @@ impl Process {
                 all.extend([flag, value]);
             }
         }
-        Self::run(&[&all, args].concat())
+        [&all, args].concat()
     }
 
     pub fn run(args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chordkv"));
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(args);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHORDKV_")) {
-            command.env_remove(name);
+            if !given.contains(&name) {
+                command.env_remove(name);
+            }
         }
         let mut child = command.spawn().expect("the program starts");
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));

@@ -9,6 +9,7 @@ mod writer;
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -29,6 +30,7 @@ const FILE: &str = "store.db";
 /// Names in the meta table.
 const INCARNATION: &str = "incarnation";
 const RING: &str = "ring";
+const ADDRESS: &str = "address";
 /// Of each thread; virtual, what is not used costs nothing.
 const STACK_BYTES: usize = 1_024 * 1_024;
 
@@ -56,6 +58,8 @@ struct Threads {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub incarnation: Incarnation,
+    /// Where it was.
+    pub addr: Option<SocketAddr>,
     pub memory: Memory,
     pub holds: Vec<(Slot, HoldRow)>,
     pub gauge: Gauge,
@@ -82,14 +86,19 @@ impl Durable {
         let connection = sqlite::open(&self.path, self.syncs())?;
         let meta = |name| SqliteStore::meta(&connection, name).map_err(said);
         // Neither is there if the process ended before it was written: then nothing else is.
-        let (Some(incarnation), Some(ring)) = (meta(INCARNATION)?, meta(RING)?) else { return Ok(None) };
+        let (Some(incarnation), Some(ring)) = (meta(INCARNATION)?, meta(RING)?) else {
+            let has_records = rows::has_records(&connection).map_err(said)?;
+            let why = "it has records and does not say of which node and ring they are";
+            return if has_records { Err(why.to_owned()) } else { Ok(None) };
+        };
         let incarnation = Incarnation(kept::hex(&incarnation)?);
+        let addr = meta(ADDRESS)?.and_then(|addr| addr.parse().ok());
         let memory = kept::read(&ring)?;
         let store = SqliteStore::new(connection, memory.params.space).map_err(said)?;
         let holds = store.holds().map_err(said)?;
         let gauge = gauge(&store);
         self.opened = Some((store, memory.params));
-        Ok(Some(Loaded { incarnation, memory, holds, gauge }))
+        Ok(Some(Loaded { incarnation, addr, memory, holds, gauge }))
     }
 
     fn syncs(&self) -> Syncs {
@@ -101,15 +110,21 @@ impl Durable {
     }
 
     /// The ring is known: takes what there is, or makes a new file, and starts to work.
-    pub fn start(&mut self, params: &RingParams, me: Incarnation, waker: &Arc<Waker>) -> Result<(), RunError> {
-        let store = match self.opened.take() {
+    pub fn start(
+        &mut self,
+        params: &RingParams,
+        me: (Incarnation, SocketAddr),
+        waker: &Arc<Waker>,
+    ) -> Result<(), RunError> {
+        let mut store = match self.opened.take() {
             Some((store, of)) if of.ring == params.ring => store,
             Some((_, of)) => {
                 let why = format!("it belongs to the ring {:032x}, and this is {:032x}", of.ring, params.ring);
                 return Err(self.unusable(&why));
             }
-            None => self.create(params, me).map_err(|why| self.unusable(&why))?,
+            None => self.create(params, me.0).map_err(|why| self.unusable(&why))?,
         };
+        store.remember(ADDRESS, &me.1.to_string()).map_err(|trouble| self.unusable(&said(trouble)))?;
         self.start_threads(store, params.space, waker).map_err(|why| self.unusable(&why))
     }
 

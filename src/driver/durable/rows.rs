@@ -1,7 +1,7 @@
 //! What stands in single rows, and what may be wrong with it.
 
 use rusqlite::types::ValueRef;
-use rusqlite::{ErrorCode, Row};
+use rusqlite::{Connection, ErrorCode, Row};
 
 use crate::base::{Contact, Incarnation};
 use crate::data::{HoldRow, Key, KeySpace, Record, Slot, Trouble};
@@ -51,4 +51,9 @@ pub(super) fn trouble(error: rusqlite::Error) -> Trouble {
         Some(ErrorCode::DiskFull) => Trouble::Full("the disk is full".to_owned()),
         _ => Trouble::Broken(error.to_string()),
     }
+}
+
+/// Whether there are any records.
+pub(super) fn has_records(connection: &Connection) -> Result<bool, Trouble> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM records)", [], |row| row.get(0)).map_err(trouble)
 }

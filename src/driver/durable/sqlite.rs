@@ -172,7 +172,7 @@ impl SqliteStore {
 
     /// Whether counting takes so long that it is done beside the work.
     pub fn must_be_told(&self) -> Result<bool, Trouble> {
-        Ok(self.file_bytes()? > COUNTED_AT_ONCE)
+        Ok(self.file_bytes()?.0 > COUNTED_AT_ONCE)
     }
 
     /// What this connection sees from now on stays as it is at this moment; for [`SqliteStore::count_all`].
@@ -239,20 +239,23 @@ impl SqliteStore {
         connection.execute(set, [name, value]).map(drop).map_err(trouble)
     }
 
-    /// Sets a value of the meta table, as part of what was begun.
+    /// Sets a value of the meta table, as part of what was begun, if anything was.
     pub(super) fn remember(&mut self, name: &str, value: &str) -> Result<(), Trouble> {
         Self::set_meta(&self.connection, name, value)
     }
 
-    /// Bytes of the file that are in use.
-    pub(super) fn file_bytes(&self) -> Result<u64, Trouble> {
+    /// Bytes of the file that are in use, and bytes that are free in it.
+    pub(super) fn file_bytes(&self) -> Result<(u64, u64), Trouble> {
         let pages = |name: &str| -> rusqlite::Result<u64> {
             self.connection
                 .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
                 .map(|n| n.try_into().unwrap_or(0))
         };
-        let used = || Ok(pages("page_count")?.saturating_sub(pages("freelist_count")?) * u64::from(PAGE_BYTES));
-        used().map_err(trouble)
+        let both = || {
+            let (all, free) = (pages("page_count")?, pages("freelist_count")?);
+            Ok((all.saturating_sub(free) * u64::from(PAGE_BYTES), free * u64::from(PAGE_BYTES)))
+        };
+        both().map_err(trouble)
     }
 
     fn count(&self, slot: Option<Slot>) -> Result<Usage, Trouble> {

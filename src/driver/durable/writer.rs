@@ -113,14 +113,14 @@ impl Writer {
     fn commit(&mut self, group: Vec<Job>) {
         let before = self.store.mark();
         match self.try_commit(&group) {
-            Ok(done) => {
+            Ok((done, room)) => {
                 if std::mem::take(&mut self.in_trouble) {
                     info!("the store works again");
                 }
                 if self.sync.is_some() {
                     self.unsafe_since.get_or_insert_with(Instant::now);
                 }
-                self.answer(&group, done);
+                self.answer(&group, done, Some(room));
             }
             Err(trouble) => {
                 self.store.roll_back(before);
@@ -134,12 +134,12 @@ impl Writer {
                 if !std::mem::replace(&mut self.in_trouble, true) {
                     error!("nothing can be written: {trouble}");
                 }
-                self.answer(&group, vec![Done::Failed(trouble)]);
+                self.answer(&group, vec![Done::Failed(trouble)], None);
             }
         }
     }
 
-    fn try_commit(&mut self, group: &[Job]) -> Result<Vec<Done>, Trouble> {
+    fn try_commit(&mut self, group: &[Job]) -> Result<(Vec<Done>, Room), Trouble> {
         let mut room = self.budget.room(&self.store);
         self.store.begin()?;
         let mut all = Vec::with_capacity(group.len());
@@ -167,11 +167,13 @@ impl Writer {
             }
         }
         self.store.commit()?;
-        Ok(all)
+        Ok((all, room))
     }
 
-    fn answer(&mut self, group: &[Job], done: Vec<Done>) {
-        let room = self.budget.room(&self.store);
+    fn answer(&mut self, group: &[Job], done: Vec<Done>, left: Option<Room>) {
+        // What is left goes by what was asked for: before a word is said of it, it is looked at again.
+        let room =
+            left.filter(|room| !self.is_full && !room.is_full()).unwrap_or_else(|| self.budget.room(&self.store));
         if self.is_full != room.is_full() {
             self.is_full = room.is_full();
             if self.is_full {
@@ -240,12 +242,12 @@ const FULL_BELOW: u64 = 64 * 1_024;
 
 impl Budget {
     fn room(&self, store: &SqliteStore) -> Room {
-        let allowed = match (self.bytes_max, store.file_bytes()) {
-            (Some(bytes_max), Ok(used)) => bytes_max.saturating_sub(used),
-            _ => u64::MAX,
-        };
+        let (used, reusable) = store.file_bytes().unwrap_or((0, 0));
+        let allowed = self.bytes_max.map_or(u64::MAX, |bytes_max| bytes_max.saturating_sub(used));
         let free = rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-        Room { allowed, free: free.saturating_sub(RESERVE_BYTES), bytes_max: self.bytes_max, refused: false }
+        // What was removed leaves room in the file; the log has its own already, or takes it of what is kept free.
+        let free = free.saturating_add(reusable).saturating_sub(RESERVE_BYTES);
+        Room { allowed, free, bytes_max: self.bytes_max, refused: false }
     }
 }
 

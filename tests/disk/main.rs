@@ -1,0 +1,10 @@
+//! What a node's disk may do to it: lose power, be full.
+#![cfg(target_os = "linux")]
+#![allow(missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod full;
+mod image;
+mod power;
