@@ -87,8 +87,12 @@ fn wrong_after(records: &[Record], histories: &[History], at: u64, safe: u64, di
         let found = match answer.status {
             200 => Some(answer.body),
             404 => None,
+            // Said, at least.
+            500 => return true,
             status => panic!("{key}: {status} {}", answer.text()),
         };
+        let somebodys = found.is_none() || history.iter().any(|written| written.value == found);
+        assert!(somebodys, "{key} has a value that nobody wrote");
         let last = history.iter().rposition(|written| written.acknowledged <= safe);
         let may = history.iter().skip(last.unwrap_or(0)).filter(|written| written.asked < at);
         let is_fresh = last.is_none() && found.is_none();
