@@ -126,6 +126,16 @@ impl Clients {
         }
     }
 
+    /// Puts a key anew through `host`, whatever is there.
+    pub fn rewrite(&mut self, world: &mut World, host: HostId, key: &Key) {
+        let Some(of) = self.keys.keys().copied().find(|of| name(*of) == *key) else { return };
+        self.next += 1;
+        let value = self.next;
+        self.keys.entry(of).or_insert(Known { possible: vec![None], version: None }).possible.push(Some(value));
+        self.busy.insert(value, Doing::Write(of, value));
+        world.ask(host, value, UserRequest::Kv { key: key.clone(), command: put(value, None) });
+    }
+
     /// Names of the keys that are certainly there, in order.
     pub fn present(&self) -> Vec<Key> {
         let mut all: Vec<Key> = self

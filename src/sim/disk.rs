@@ -1,11 +1,12 @@
 //! What hosts keep their records on. All work that waits is done in one go, which takes a while; what is under way when a
-//! process ends was never done.
+//! process ends was done whole or not at all, and nobody was told. Bits may flip.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::world::{Happening, HostId, World};
+use super::worn::Worn;
 use crate::base::Span;
-use crate::data::{MemoryStore, Work, carry_out, gauge};
+use crate::data::{Key, MemoryStore, Place, Store, Work, carry_out, gauge};
 use crate::node::{Input, RingParams};
 
 /// What disks are like.
@@ -26,6 +27,8 @@ pub(super) struct Disk {
     // To be done, in order, and how many of them by the commit that is under way.
     waiting: VecDeque<(u64, Work)>,
     under_way: usize,
+    // Whose bits have flipped.
+    flipped: BTreeSet<Place>,
 }
 
 impl World {
@@ -34,16 +37,22 @@ impl World {
         let of = self.host_mut(host);
         if of.disk.as_ref().is_none_or(|disk| disk.ring != params.ring) {
             let (store, waiting) = (MemoryStore::new(params.space), VecDeque::new());
-            of.disk = Some(Box::new(Disk { ring: params.ring, store, waiting, under_way: 0 }));
+            let disk = Disk { ring: params.ring, store, waiting, under_way: 0, flipped: BTreeSet::new() };
+            of.disk = Some(Box::new(disk));
         }
     }
 
     /// A process is over: so is what it asked for and was not done.
     pub(super) fn close_disk(&mut self, host: HostId) {
         let durable = self.config.disk.durable;
+        let got_there = durable && self.disk_rng.chance(500);
         let of = self.host_mut(host);
         match &mut of.disk {
             Some(disk) if durable => {
+                let under_way: Vec<(u64, Work)> = disk.waiting.drain(..disk.under_way).collect();
+                for (_, work) in under_way.into_iter().filter(|_| got_there) {
+                    disk.carry_out(work);
+                }
                 disk.waiting.clear();
                 disk.under_way = 0;
             }
@@ -97,8 +106,29 @@ impl World {
 
     fn do_work(&mut self, host: HostId, job: u64, work: Work) {
         let Some(disk) = &mut self.host_mut(host).disk else { return };
-        let done = carry_out(work, &mut disk.store);
+        let done = disk.carry_out(work);
         let gauge = Some(gauge(&disk.store));
         self.with_node(host, |node, now| node.handle_input(now, Input::Stored { job, done, gauge }));
+    }
+    /// A bit flips in one of a host's records. `None`: it has none.
+    pub fn flip_bit(&mut self, host: HostId) -> Option<Key> {
+        let dice = self.rng().below(1 << 32);
+        let disk = self.host_mut(host).disk.as_mut()?;
+        let space = disk.store.space();
+        let all: Vec<Place> = space
+            .all_slots()
+            .flat_map(|slot| disk.store.scan(slot, None, usize::MAX).into_iter().flat_map(|chunk| chunk.entries))
+            .map(|(key, _)| space.place(key))
+            .collect();
+        let place = all.get(usize::try_from(dice).ok()? % all.len().max(1))?.clone();
+        let key = place.key.clone();
+        disk.flipped.insert(place);
+        Some(key)
+    }
+}
+
+impl Disk {
+    fn carry_out(&mut self, work: Work) -> crate::data::Done {
+        carry_out(work, &mut Worn { store: &mut self.store, flipped: &mut self.flipped })
     }
 }

@@ -24,6 +24,7 @@ pub mod swarm;
 mod transport;
 pub mod watch;
 pub mod world;
+mod worn;
 
 pub use checker::{Ring, RingFault};
 pub use counters::Counters;

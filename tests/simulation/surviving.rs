@@ -109,3 +109,36 @@ fn holders_are_killed_in_the_midst_of_handovers_and_nothing_acknowledged_is_lost
         assert!(clients.tally.writes > 20, "{:?}", clients.tally);
     });
 }
+
+/// A flipped bit is an error, never a value that nobody wrote, and no other key suffers. Whoever puts or deletes the key is
+/// rid of it.
+#[test]
+fn bit_flip_record() {
+    for_seeds("bit_flip_record", 20, |seed| {
+        let mut world = world(seed, Span::millis([1, 5, 30][usize::try_from(seed % 3).expect("below 3")]));
+        let hosts = grow(&mut world, 4);
+        let ideal = world.run_until(Span::secs(30), |world| world.is_ideal());
+        assert!(ideal, "{}", world.describe());
+        let mut clients = Clients::default();
+        let mut failed = 0;
+        for _ in 0..4 {
+            write_for_a_while(&mut world, &mut clients, &hosts, 120);
+            read_all(&mut world, &mut clients, hosts[0]);
+            let before = clients.tally.reads_failed;
+            let flipped: Vec<_> = hosts.iter().filter_map(|host| world.flip_bit(*host)).collect();
+            let again = hosts[world.rng().index(hosts.len())];
+            world.crash(again);
+            world.restart_remembering(again, &[]);
+            let ideal = world.run_until(Span::secs(30), |world| world.is_ideal());
+            assert!(ideal, "{}", world.describe());
+            read_all(&mut world, &mut clients, hosts[0]);
+            let unread = clients.tally.reads_failed - before;
+            assert_eq!(usize::try_from(unread), Ok(flipped.len()), "errors for other keys than {flipped:?}, or none");
+            failed += unread;
+            for key in flipped {
+                clients.rewrite(&mut world, hosts[0], &key);
+            }
+        }
+        assert!(failed > 8, "hardly a bit was flipped: {failed}");
+    });
+}

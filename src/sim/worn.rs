@@ -1,0 +1,76 @@
+//! A store of which some bits have flipped, as the checksums of a real one find out.
+
+use std::collections::BTreeSet;
+
+use crate::base::Wall;
+use crate::data::{
+    Chunk, Cursor, HoldRow, KeySpace, ListQuery, MemoryStore, Page, Place, Record, Slot, Store, Trouble, Usage,
+};
+
+/// See the module.
+pub(super) struct Worn<'a> {
+    pub store: &'a mut MemoryStore,
+    /// Records that are not as they were written.
+    pub flipped: &'a mut BTreeSet<Place>,
+}
+
+impl Store for Worn<'_> {
+    fn space(&self) -> KeySpace {
+        self.store.space()
+    }
+
+    fn get(&self, place: &Place) -> Result<Option<Record>, Trouble> {
+        if self.flipped.contains(place) {
+            return Err(Trouble::Damaged(place.key.clone()));
+        }
+        self.store.get(place)
+    }
+
+    fn put(&mut self, place: Place, record: Record) -> Result<(), Trouble> {
+        self.flipped.remove(&place);
+        self.store.put(place, record)
+    }
+
+    fn remove(&mut self, place: &Place) -> Result<(), Trouble> {
+        self.flipped.remove(place);
+        self.store.remove(place)
+    }
+
+    fn scan(&self, slot: Slot, after: Option<&Cursor>, budget_bytes: usize) -> Result<Chunk, Trouble> {
+        let chunk = self.store.scan(slot, after, budget_bytes)?;
+        let damaged = |key: &&crate::data::Key| self.flipped.contains(&self.store.space().place((**key).clone()));
+        match chunk.entries.iter().map(|(key, _)| key).find(damaged) {
+            Some(key) => Err(Trouble::Damaged(key.clone())),
+            None => Ok(chunk),
+        }
+    }
+
+    fn list(&self, query: &ListQuery, now: Wall, keep: &dyn Fn(Slot) -> bool) -> Result<Page, Trouble> {
+        self.store.list(query, now, keep)
+    }
+
+    fn clear(&mut self, slot: Slot) -> Result<(), Trouble> {
+        self.flipped.retain(|place| place.slot != slot);
+        self.store.clear(slot)
+    }
+
+    fn usage(&self) -> Usage {
+        self.store.usage()
+    }
+
+    fn next_expiry(&self) -> Result<Option<Wall>, Trouble> {
+        self.store.next_expiry()
+    }
+
+    fn expired(&self, now: Wall, limit: usize) -> Result<Vec<Place>, Trouble> {
+        self.store.expired(now, limit)
+    }
+
+    fn holds(&self) -> Result<Vec<(Slot, HoldRow)>, Trouble> {
+        self.store.holds()
+    }
+
+    fn set_hold(&mut self, slot: Slot, row: Option<HoldRow>) -> Result<(), Trouble> {
+        self.store.set_hold(slot, row)
+    }
+}
