@@ -2,7 +2,8 @@
  *
  * CHORDKV_TEST_DIR is the directory, CHORDKV_TEST_LOG the file. A record is kind, length of the path, length of the data,
  * offset (little endian, see `struct head`), path, data. A write is noted before it is done and a sync after: whatever
- * was acknowledged before some point of the log is made safe before it. */
+ * was acknowledged before some point of the log is made safe before it. While a file CHORDKV_TEST_FAIL is there, the
+ * disk is broken: what is written or made safe is an error. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -29,7 +30,7 @@ struct head {
 static char paths[FDS][PATH];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int out = -1;
-static const char *dir;
+static const char *dir, *fail;
 
 static ssize_t (*real_write)(int, const void *, size_t);
 
@@ -41,6 +42,7 @@ static int ready(void) {
         tried = 1;
         real_write = real("write");
         dir = getenv("CHORDKV_TEST_DIR");
+        fail = getenv("CHORDKV_TEST_FAIL");
         const char *log = getenv("CHORDKV_TEST_LOG");
         int (*real_open)(const char *, int, ...) = real("open");
         if (dir && log) out = real_open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -73,6 +75,12 @@ static void note(char kind, const char *path, uint64_t offset, const void *data,
 }
 
 static const char *of(int fd) { return fd >= 0 && fd < FDS && paths[fd][0] && ready() ? paths[fd] : NULL; }
+
+static int broken(int fd) {
+    if (!of(fd) || !fail || access(fail, F_OK)) return 0;
+    errno = EIO;
+    return 1;
+}
 
 static int opened(int fd, const char *path, int flags) {
     if (fd < 0 || fd >= FDS) return fd;
@@ -109,6 +117,7 @@ int close(int fd) {
 #define PWRITE(name, offset_t)                                                  \
     ssize_t name(int fd, const void *data, size_t len, offset_t offset) {       \
         ssize_t (*next)(int, const void *, size_t, offset_t) = real(#name);     \
+        if (broken(fd)) return -1;                                              \
         if (of(fd)) note('W', of(fd), (uint64_t)offset, data, len);             \
         return next(fd, data, len, offset);                                     \
     }
@@ -117,6 +126,7 @@ PWRITE(pwrite64, off64_t)
 
 ssize_t write(int fd, const void *data, size_t len) {
     ready();
+    if (broken(fd)) return -1;
     if (of(fd)) note('W', of(fd), (uint64_t)lseek(fd, 0, SEEK_CUR), data, len);
     return real_write(fd, data, len);
 }
@@ -133,7 +143,7 @@ TRUNCATE(ftruncate64, off64_t)
 #define SYNC(name)                                                              \
     int name(int fd) {                                                          \
         int (*next)(int) = real(#name);                                         \
-        int done = next(fd);                                                    \
+        int done = broken(fd) ? -1 : next(fd);                                  \
         if (done == 0 && of(fd)) note('S', of(fd), 0, NULL, 0);                 \
         return done;                                                            \
     }
