@@ -81,7 +81,7 @@ impl ChordNode {
                 suspect: peer.is_some_and(|peer| peer.suspect),
             }
         };
-        let runs = overlay.fingers().runs();
+        let runs: Vec<_> = overlay.fingers().runs().collect();
         let ends = runs.iter().skip(1).map(|(first, _)| first - 1).chain([capacity.bits() - 1]);
         let fingers = runs.iter().zip(ends);
         let settled = inside.holdings.settled();

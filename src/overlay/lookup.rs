@@ -54,6 +54,8 @@ pub enum Step {
 #[derive(Debug, Default)]
 pub(super) struct Hops {
     waiting: BTreeMap<u64, Hop>,
+    // Hops that did not acknowledge in time, ever.
+    time_outs: u64,
     // Acknowledgements that wait to share a frame, by receiver.
     acks: BTreeMap<Contact, Vec<u64>>,
 }
@@ -395,6 +397,7 @@ impl Overlay {
 
     pub(super) fn hop_overdue(&mut self, now: Time, hop: u64) {
         if let Some(to) = self.hops.waiting.get(&hop).map(|waiting| waiting.to) {
+            self.hops.time_outs += 1;
             // One missing acknowledgement is no proof; let a probe decide whether it lives. Until then other lookups
             // need not wait for it too.
             self.peers.doubt(now, &to);
@@ -415,6 +418,11 @@ impl Overlay {
         for hop in hops {
             self.skip_hop(now, hop, Skipped::Broken);
         }
+    }
+
+    /// How many nodes have not acknowledged a lookup that this node passed on, within the time they had.
+    pub fn time_outs(&self) -> u64 {
+        self.hops.time_outs
     }
 
     /// How many hops are waited for.
@@ -519,7 +527,7 @@ impl Overlay {
                 let result = found.map(answer).ok_or(LookupFailed);
                 self.effect(Effect::LookupDone { ticket, result });
             }
-            (Purpose::Finger(k), Some(found)) => self.learn_finger(k, found.owner),
+            (Purpose::Finger(k), Some(found)) => self.learn_finger(k, found.owner, found.before),
             (Purpose::Join(_), Some(found)) => self.join_place_found(now, found.before),
             (Purpose::Join(_), None) if self.standing == Standing::Joining => self.join_silent(),
             (Purpose::Finger(_) | Purpose::Join(_), None) => {}

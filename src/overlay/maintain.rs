@@ -388,7 +388,7 @@ impl Overlay {
             if start != successor.id && !between(self.me.id, start, successor.id) {
                 break;
             }
-            self.rounds.finger = self.fingers.learn(k, successor);
+            self.rounds.finger = self.fingers.learn(k, successor, None);
         }
         let interval = if self.rounds.fingers_known {
             let mean = self.config.finger_interval;
@@ -405,8 +405,8 @@ impl Overlay {
         }
     }
 
-    pub(super) fn learn_finger(&mut self, k: u32, owner: Contact) {
-        let next = self.fingers.learn(k, owner);
+    pub(super) fn learn_finger(&mut self, k: u32, owner: Contact, before: Contact) {
+        let next = self.fingers.learn(k, owner, Some(before));
         if self.rounds.finger == k {
             self.rounds.finger = next;
         }

@@ -559,9 +559,8 @@ impl Overlay {
                 && self.peers.is_usable(contact)
         };
         let far = |contact: &Contact| self.config.capacity.distance(self.me.id, contact.id);
-        let fingers = self.fingers.runs().iter().map(|(_, contact)| contact);
         // Both are in the order of the circle.
-        let finger = fingers.rev().find(|contact| fits(contact)).copied();
+        let finger = self.fingers.farthest_first().find(fits);
         let own = self.successors.as_slice().iter().rev().find(|contact| fits(contact)).copied();
         let own = own.into_iter().chain(finger).max_by_key(far);
         if self.config.routing == Routing::FingersOnly {

@@ -61,10 +61,10 @@ fn next_hop(ids: &[Id], at: usize, target: Id, successors: usize) -> Option<usiz
     let mut k = 0;
     while k < Capacity::MAX.bits() {
         let place = owner(ids, table.start(k));
-        k = table.learn(k, contact(ids[place], place));
+        k = table.learn(k, contact(ids[place], place), None);
     }
     let fits = |id: Id| between(me, id, target);
-    let finger = table.runs().iter().rev().map(|(_, finger)| finger.id).find(|id| fits(*id));
+    let finger = table.farthest_first().map(|finger| finger.id).find(|id| fits(*id));
     let listed = (1..=successors.min(count - 1)).rev().map(|k| ids[(at + k) % count]).find(|id| fits(*id));
     let next = finger.into_iter().chain(listed).max_by_key(|id| Capacity::MAX.distance(me, *id));
     next.map_or(Some(successor), |id| ids.binary_search(&id).ok())

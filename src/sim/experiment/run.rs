@@ -4,7 +4,7 @@ use super::grow::{NoRing, grow};
 use super::stats::{Tally, ratio};
 use crate::base::{Capacity, Rng, Span, Time};
 use crate::node::{ChordNode, Wishes};
-use crate::overlay::{OverlayConfig, Routing};
+use crate::overlay::{Overlay, OverlayConfig, Routing};
 use crate::sim::{Check, Counters, HostId, Latency, LookupReport, NetworkConfig, World, WorldConfig};
 
 /// What is done to a ring.
@@ -85,6 +85,8 @@ pub struct Lookups {
     pub hops: Tally,
     /// Nodes that did not answer in time on its way, of each answered one.
     pub silent: Tally,
+    /// All such nodes while there were lookups, those of attempts that came to nothing and of the upkeep of fingers too.
+    pub silent_in_all: u64,
     /// How long each answered one took, in µs.
     pub took: Tally,
 }
@@ -174,16 +176,18 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(u64)) -> Result<Outcome, NoRing
     let grown_in = stage.world.now().since(Time::default());
     stage.world.run_for(plan.settle);
     stage.kill();
+    let time_outs = stage.time_outs();
     let traffic = stage.work(progress);
     let ended = stage.world.now();
     let patience = plan.overlay.lookup_deadline + GRACE;
     stage.world.run_until(patience, |world| world.lookups_waiting() == 0);
     stage.judge();
+    let silent_in_all = stage.time_outs().saturating_sub(time_outs);
     let whole = plan.mend > Span::ZERO && stage.world.run_until(plan.mend, |world| world.is_whole());
     let world = &stage.world;
     Ok(Outcome {
         grown_in,
-        lookups: Lookups::of(&stage.reports, plan.overlay.lookup_retry),
+        lookups: Lookups { silent_in_all, ..Lookups::of(&stage.reports, plan.overlay.lookup_retry) },
         members: world.ring().len(),
         counters: world.counters(),
         traffic,
@@ -272,6 +276,11 @@ impl<'a> Stage<'a> {
         }
     }
 
+    fn time_outs(&self) -> u64 {
+        let overlays = self.running.iter().filter_map(|host| self.world.node(*host).and_then(ChordNode::overlay));
+        overlays.map(Overlay::time_outs).sum()
+    }
+
     fn judge(&mut self) {
         self.reports.extend(self.world.take_answers());
     }
@@ -330,8 +339,14 @@ impl Lookups {
             wrong: reports.iter().filter(|report| report.result.is_ok() && !report.right).count(),
             hops: Tally::of(answers().map(|answer| u64::from(answer.hops)).collect()),
             silent: Tally::of(answers().map(|answer| u64::from(answer.silent)).collect()),
+            silent_in_all: 0,
             took: Tally::of(answers().map(|answer| answer.took.0).collect()),
         }
+    }
+
+    /// Time-outs for each lookup, at most: see [`Lookups::silent_in_all`].
+    pub fn time_outs_at_most(&self) -> f64 {
+        ratio(self.silent_in_all, self.asked as u64)
     }
 
     /// How many of 10,000 had no answer.

@@ -200,8 +200,9 @@ What papers about Chord published, measured again in the simulator with the code
 the same figures on every machine, but for the last section, which is timed by a real clock.
 
 *As shipped* is `chordkv node` with its defaults: every node that was heard of is a candidate for a route. *Fingers only*
-is `--routing fingers`: successor list and finger table, as published. In both a node stabilises every 1 to 3 s, not
-every 30 s as in the papers. A hop is a node that a lookup passes through, the owner counted and the origin not.
+is `--routing fingers`: successor list and finger table, as published, and for each finger the member before it, who
+stands in for it. In both a node stabilises every 1 to 3 s, not every 30 s as in the papers. A hop is a node that a lookup
+passes through, the owner counted and the origin not.
 ";
 
 #[cfg(test)]
