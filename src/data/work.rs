@@ -131,13 +131,17 @@ pub fn gauge(store: &impl Store) -> Gauge {
 fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
     Ok(match work {
         Work::Run { place, command, version, now } => {
+            let mut is_over_damage = false;
             let current = match store.get(&place) {
                 // Nobody can say any more what it was: good riddance.
                 Err(Trouble::Damaged(_)) if command == Command::Delete(Condition::default()) => {
                     store.remove(&place)?;
                     return Ok(Done::Ran(Outcome::Deleted));
                 }
-                Err(Trouble::Damaged(_)) if command.is_unconditional_put() => None,
+                Err(Trouble::Damaged(_)) if command.is_unconditional_put() => {
+                    is_over_damage = true;
+                    None
+                }
                 current => current?,
             };
             let applied = apply(current.as_ref(), &command, version, now);
@@ -146,7 +150,11 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
                 Change::Put(record) => store.put(place, record)?,
                 Change::Remove => store.remove(&place)?,
             }
-            Done::Ran(applied.outcome)
+            match applied.outcome {
+                // Something was there, whatever it was.
+                Outcome::Created(version) if is_over_damage => Done::Ran(Outcome::Replaced(version)),
+                outcome => Done::Ran(outcome),
+            }
         }
         Work::List { query, slots, now } => Done::Listed(store.list(&query, now, &|slot| slots.contains(slot))?),
         Work::Read(part) => read(part, store)?,

@@ -1,19 +1,19 @@
-//! Simulated users: each owns some keys and knows what it was told about them.
-//!
-//! With one writer for each key, linearizable reads are easy to judge: a read sees the last acknowledged write, or one
-//! whose outcome the user was not told.
+//! Simulated users: many of them read, put, swap and delete the same keys at the same time, and what they were told is
+//! judged ([`History`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::linear::{History, Op, Told, Wanted};
 use super::world::{HostId, World};
 use crate::data::{Command, Condition, Failure, Key, Outcome, Put, Tag, UserReply, UserRequest, Version};
 
 /// A population of users.
 #[derive(Debug, Default)]
 pub struct Clients {
-    keys: BTreeMap<u64, Known>,
-    busy: BTreeMap<u64, Doing>,
+    keys: BTreeMap<u64, Of>,
+    // Which key each operation without an answer is about.
+    busy: BTreeMap<u64, u64>,
     next: u64,
     /// What was counted.
     pub tally: Tally,
@@ -34,51 +34,54 @@ pub struct Tally {
     pub conflicts: u64,
 }
 
-/// What the writer of a key knows: the possible contents, `None` for absent.
-#[derive(Clone, Debug)]
-struct Known {
-    possible: Vec<Option<u64>>,
+/// One key.
+#[derive(Debug, Default)]
+struct Of {
+    history: History,
+    /// The latest version that somebody was told of.
     version: Option<Version>,
+    /// The value that each version names, as far as somebody was told.
+    versions: BTreeMap<Version, u64>,
+    /// Operations under way.
+    open: usize,
 }
 
-#[derive(Clone, Debug)]
-enum Doing {
-    Read(u64),
-    Write(u64, u64),
-    Swap(u64, u64),
-    WrongSwap(u64),
-    Delete(u64),
-}
+/// Operations on one key at the same time: all orders of them are tried.
+const OPEN_MAX: usize = 4;
 
 impl Clients {
     /// One user does one thing through `host`.
     pub fn act(&mut self, world: &mut World, host: HostId, keys: u64) {
         let key = world.rng().below(keys);
-        if self.busy.values().any(|doing| doing.key() == key) {
+        let of = self.keys.entry(key).or_default();
+        if of.open >= OPEN_MAX {
             return;
         }
-        self.next += 1;
-        let (token, value) = (self.next, self.next);
-        let dice = world.rng().below(10);
-        let known = self.keys.entry(key).or_insert(Known { possible: vec![None], version: None });
-        let certain = known.possible.len() == 1;
-        let (doing, command) = match (dice, known.version.filter(|_| certain)) {
-            (0..=3, _) => (Doing::Read(key), Command::Get),
-            (4, Some(version)) => (Doing::Swap(key, value), put(value, Some(version))),
-            (5, Some(version)) => {
-                let stale = Version { n: version.n.wrapping_sub(1), ..version };
-                (Doing::WrongSwap(key), put(value, Some(stale)))
+        let dice = world.rng().below(12);
+        let (op, command) = match (dice, of.version) {
+            (0..=3, _) => (Op::Read(None), Command::Get),
+            (4..=6, Some(version)) => {
+                let wanted = of.versions.get(&version).map_or(Wanted::Any, |value| Wanted::Value(*value));
+                let condition = Condition { if_match: Some(Tag::Of(vec![version])), if_none_match: None };
+                (Op::Put { wanted, told: None }, put(self.next + 1, condition))
             }
-            (6, _) => (Doing::Delete(key), Command::Delete(Condition::default())),
-            _ => (Doing::Write(key, value), put(value, None)),
+            (7, _) => {
+                let condition = Condition { if_match: None, if_none_match: Some(Tag::Any) };
+                (Op::Put { wanted: Wanted::Nothing, told: None }, put(self.next + 1, condition))
+            }
+            (8, _) => (Op::Delete(None), Command::Delete(Condition::default())),
+            _ => (Op::Put { wanted: Wanted::Any, told: None }, put(self.next + 1, Condition::default())),
         };
-        match &doing {
-            Doing::Write(_, value) | Doing::Swap(_, value) => known.possible.push(Some(*value)),
-            Doing::Delete(_) => known.possible.push(None),
-            Doing::Read(_) | Doing::WrongSwap(_) => {}
-        }
-        self.busy.insert(token, doing);
-        world.ask(host, token, UserRequest::Kv { key: name(key), command });
+        self.ask(world, host, key, op, command);
+    }
+
+    fn ask(&mut self, world: &mut World, host: HostId, key: u64, op: Op, command: Command) {
+        self.next += 1;
+        let of = self.keys.entry(key).or_default();
+        of.open += 1;
+        of.history.call(self.next, op);
+        self.busy.insert(self.next, key);
+        world.ask(host, self.next, UserRequest::Kv { key: name(key), command });
     }
 
     /// Judges the answers that have come.
@@ -87,28 +90,39 @@ impl Clients {
     /// An answer cannot be true.
     pub fn judge(&mut self, world: &mut World) {
         for (_, token, reply) in world.take_replies() {
-            let Some(doing) = self.busy.remove(&token) else { continue };
-            let key = doing.key();
-            let known = self.keys.entry(key).or_insert(Known { possible: vec![None], version: None });
+            let Some(key) = self.busy.remove(&token) else { continue };
+            let Some(of) = self.keys.get_mut(&key) else { continue };
+            of.open -= 1;
+            let Some(op) = of.history.op(token) else { continue };
+            let is_read = matches!(op, Op::Read(_));
             match reply {
-                UserReply::Kv(outcome) => known.hear(&doing, outcome, &mut self.tally),
+                UserReply::Kv(outcome) => {
+                    let told = told(op, token, &outcome, &mut of.versions);
+                    self.tally.count(told);
+                    of.version = version_in(&outcome).or(of.version);
+                    of.history.answer(token, told);
+                }
                 UserReply::Failed(Failure::Timeout { maybe_applied: true }) => self.tally.writes_failed += 1,
-                UserReply::Failed(_) if matches!(doing, Doing::Read(_)) => self.tally.reads_failed += 1,
                 UserReply::Failed(_) => {
-                    // Certainly not run: what was thought possible is not.
-                    if !matches!(doing, Doing::WrongSwap(_)) {
-                        known.possible.pop();
-                    }
-                    self.tally.writes_failed += 1;
+                    of.history.never(token);
+                    *(if is_read { &mut self.tally.reads_failed } else { &mut self.tally.writes_failed }) += 1;
                 }
                 other => panic!("no answer to an operation: {other:?}"),
             }
+            of.check(key);
         }
     }
 
     /// A process ended: its users are never answered.
     pub fn forget_unanswered(&mut self) {
-        self.busy.clear();
+        for (token, key) in std::mem::take(&mut self.busy) {
+            let of = self.keys.entry(key).or_default();
+            of.open -= 1;
+            if matches!(of.history.op(token), Some(Op::Read(_))) {
+                of.history.never(token);
+            }
+            of.check(key);
+        }
     }
 
     /// Operations without an answer so far.
@@ -120,79 +134,85 @@ impl Clients {
     pub fn read_all(&mut self, world: &mut World, host: HostId) {
         let keys: Vec<u64> = self.keys.keys().copied().collect();
         for key in keys {
-            self.next += 1;
-            self.busy.insert(self.next, Doing::Read(key));
-            world.ask(host, self.next, UserRequest::Kv { key: name(key), command: Command::Get });
+            self.ask(world, host, key, Op::Read(None), Command::Get);
         }
     }
 
     /// Puts a key anew through `host`, whatever is there.
     pub fn rewrite(&mut self, world: &mut World, host: HostId, key: &Key) {
-        let Some(of) = self.keys.keys().copied().find(|of| name(*of) == *key) else { return };
-        self.next += 1;
-        let value = self.next;
-        self.keys.entry(of).or_insert(Known { possible: vec![None], version: None }).possible.push(Some(value));
-        self.busy.insert(value, Doing::Write(of, value));
-        world.ask(host, value, UserRequest::Kv { key: key.clone(), command: put(value, None) });
-    }
-
-    /// Names of the keys that are certainly there, in order.
-    pub fn present(&self) -> Vec<Key> {
-        let mut all: Vec<Key> = self
-            .keys
-            .iter()
-            .filter(|(_, known)| matches!(known.possible.as_slice(), [Some(_)]))
-            .map(|(key, _)| name(*key))
-            .collect();
-        all.sort();
-        all
-    }
-}
-
-impl Doing {
-    fn key(&self) -> u64 {
-        match self {
-            Self::Read(key) | Self::Write(key, _) | Self::Swap(key, _) | Self::WrongSwap(key) | Self::Delete(key) => {
-                *key
-            }
+        if let Some(of) = self.keys.keys().copied().find(|of| name(*of) == *key) {
+            let command = put(self.next + 1, Condition::default());
+            self.ask(world, host, of, Op::Put { wanted: Wanted::Any, told: None }, command);
         }
     }
 }
 
-impl Known {
-    fn hear(&mut self, doing: &Doing, outcome: Outcome, tally: &mut Tally) {
-        match (doing, outcome) {
-            (Doing::Read(_), Outcome::Found(record)) => {
-                let value = value_of(&record.value);
-                assert!(self.possible.contains(&Some(value)), "{doing:?} read {value}, possible: {:?}", self.possible);
-                self.set(Some(value), Some(record.version));
-                tally.reads += 1;
-            }
-            (Doing::Read(_) | Doing::Delete(_), Outcome::NotFound) => {
-                assert!(self.possible.contains(&None), "{doing:?} found nothing, possible: {:?}", self.possible);
-                self.set(None, None);
-                tally.reads += 1;
-            }
-            (
-                Doing::Write(_, value) | Doing::Swap(_, value),
-                Outcome::Created(version) | Outcome::Replaced(version),
-            ) => {
-                assert_ne!(self.version, Some(version), "a version was given out twice");
-                self.set(Some(*value), Some(version));
-                tally.writes += 1;
-            }
-            (Doing::Delete(_), Outcome::Deleted) => {
-                self.set(None, None);
-                tally.writes += 1;
-            }
-            (Doing::WrongSwap(_), Outcome::PreconditionFailed(Some(_))) => tally.conflicts += 1,
-            (doing, outcome) => panic!("{doing:?} ended in {outcome:?}; known: {self:?}"),
+impl Of {
+    /// Judges, unless the answer to something that is under way may still explain what was told.
+    fn check(&mut self, key: u64) {
+        if self.open == 0
+            && let Err(why) = self.history.check()
+        {
+            panic!("what users were told of key {key} cannot be true: {why}");
         }
     }
+}
 
-    fn set(&mut self, value: Option<u64>, version: Option<Version>) {
-        self.possible = vec![value];
-        self.version = version;
+impl Tally {
+    fn count(&mut self, op: Op) {
+        let of = match op {
+            Op::Put { told: Some(Told::Refused(_) | Told::RefusedBySomething), .. } => &mut self.conflicts,
+            Op::Put { .. } | Op::Delete(Some(true)) => &mut self.writes,
+            Op::Read(_) | Op::Delete(_) => &mut self.reads,
+        };
+        *of += 1;
+    }
+}
+
+/// What the user of an operation was told.
+///
+/// # Panics
+/// That is no answer to it, or a version names two values.
+fn told(op: Op, number: u64, outcome: &Outcome, versions: &mut BTreeMap<Version, u64>) -> Op {
+    let mut names = |version: Version, value: u64| {
+        let known = *versions.entry(version).or_insert(value);
+        assert_eq!(known, value, "version {version} was given out twice");
+    };
+    match (op, outcome) {
+        (Op::Read(_), Outcome::Found(record)) => {
+            let value = value_of(&record.value);
+            names(record.version, value);
+            Op::Read(Some(Some(value)))
+        }
+        (Op::Read(_), Outcome::NotFound) => Op::Read(Some(None)),
+        (Op::Delete(_), Outcome::Deleted) => Op::Delete(Some(true)),
+        (Op::Delete(_), Outcome::NotFound) => Op::Delete(Some(false)),
+        (Op::Put { wanted, .. }, Outcome::Created(version)) => {
+            names(*version, number);
+            Op::Put { wanted, told: Some(Told::Created) }
+        }
+        (Op::Put { wanted, .. }, Outcome::Replaced(version)) => {
+            names(*version, number);
+            Op::Put { wanted, told: Some(Told::Replaced) }
+        }
+        (Op::Put { wanted, .. }, Outcome::PreconditionFailed(there)) => {
+            // Of a version that nobody has been told of yet the value is not known; it is no read.
+            let there = there.map(|version| versions.get(&version).copied());
+            match there {
+                Some(None) => Op::Put { wanted, told: Some(Told::RefusedBySomething) },
+                Some(Some(value)) => Op::Put { wanted, told: Some(Told::Refused(Some(value))) },
+                None => Op::Put { wanted, told: Some(Told::Refused(None)) },
+            }
+        }
+        (op, outcome) => panic!("{op:?} ended in {outcome:?}"),
+    }
+}
+
+fn version_in(outcome: &Outcome) -> Option<Version> {
+    match outcome {
+        Outcome::Found(record) => Some(record.version),
+        Outcome::Created(version) | Outcome::Replaced(version) => Some(*version),
+        Outcome::NotFound | Outcome::Deleted | Outcome::PreconditionFailed(_) => None,
     }
 }
 
@@ -200,8 +220,7 @@ fn name(key: u64) -> Key {
     Key::new(format!("key {key}").into_bytes()).unwrap_or_else(|_| unreachable!("short and not empty"))
 }
 
-fn put(value: u64, version: Option<Version>) -> Command {
-    let condition = Condition { if_match: version.map(|version| Tag::Of(vec![version])), if_none_match: None };
+fn put(value: u64, condition: Condition) -> Command {
     Command::Put(Put { value: Arc::from(value.to_string().into_bytes()), content_type: None, ttl_ms: None, condition })
 }
 

@@ -12,6 +12,7 @@ mod disk;
 mod eras;
 pub mod experiment;
 mod faults;
+pub mod linear;
 #[cfg(test)]
 mod loopy;
 #[cfg(test)]

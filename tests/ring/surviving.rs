@@ -307,7 +307,7 @@ fn a_flipped_bit_is_an_error_that_names_the_key_and_others_go_on() {
         }
     }
     client.put_if(b"key-3", b"new", &[("If-None-Match", "*")]).expect("an answer").is_problem(500, "damaged");
-    client.put(b"key-3", b"new").expect("an answer").is(201);
+    client.put(b"key-3", b"new").expect("an answer").is(204);
     assert_eq!(client.read(b"key-3").expect("an answer").is(200).text(), "new");
     client.delete(b"key-5").expect("an answer").is(204);
     client.read(b"key-5").expect("an answer").is_problem(404, "key_not_found");
