@@ -42,6 +42,7 @@ soak: trace ## the simulator for hours: SEEDS fresh seeds for every test; real r
 	CHORDKV_KILLS=50 $(CARGO) test --release --test ring surviving -- --nocapture
 	CHORDKV_KILLS=1000 $(CARGO) test --release --test disk -- --nocapture
 	CHORDKV_SEEDS=$${SEEDS:-5000} $(CARGO) test --release --test simulation -- --nocapture
+	CHORDKV_SEEDS=$$(( $${SEEDS:-5000} * 20 )) $(CARGO) test --release --lib copies -- --nocapture
 
 audit: ## licences and sources of all dependencies, advisories where their database can be reached
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

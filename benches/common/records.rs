@@ -37,7 +37,7 @@ pub fn record(n: u64) -> Record {
     Record {
         value: Arc::from([b'v'; 100]),
         content_type: None,
-        version: Version { epoch: 1, n, node: Incarnation(1 << 100) },
+        version: Version { epoch: 1, round: 0, n, node: Incarnation(1 << 100) },
         modified: Wall(1_700_000_000_000),
         expires: None,
     }

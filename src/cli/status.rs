@@ -107,6 +107,7 @@ mod tests {
                 kind: "memory".to_owned(),
                 keys: 3,
                 bytes: 2_048,
+                commit: 0,
                 slots: 9,
                 slots_to_give: 1,
                 slots_to_take: 0,

@@ -152,7 +152,7 @@ mod tests {
     const NOW: Wall = Wall(1_000);
 
     fn version(n: u64) -> Version {
-        Version { epoch: 1, n, node: Incarnation(7) }
+        Version { epoch: 1, round: 0, n, node: Incarnation(7) }
     }
 
     fn record(n: u64, expires: Option<u64>) -> Record {

@@ -43,7 +43,7 @@ fn record(rng: &mut Rng, n: u64) -> Record {
     let value: Vec<u8> = (0..rng.below(40)).map(|_| b'v').chain([u8::try_from(n % 256).unwrap_or(0)]).collect();
     let content_type = (rng.below(3) == 0).then(|| "text/plain".into());
     let expires = (rng.below(3) == 0).then(|| Wall(rng.below(100)));
-    let version = Version { epoch: u64::MAX - 1, n, node: Incarnation(u128::MAX - 7) };
+    let version = Version { epoch: u64::MAX - 1, round: 0, n, node: Incarnation(u128::MAX - 7) };
     Record { value: value.into(), content_type, version, modified: Wall(n), expires }
 }
 

@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod http;
 pub mod key;
 pub mod record;
+pub mod register;
 pub mod store;
 pub mod user;
 pub mod work;

@@ -7,20 +7,27 @@ use std::sync::Arc;
 use crate::base::{Incarnation, Wall};
 
 /// Names one state of one key; the user sees it as the `ETag`. Never used twice, also not after a delete: it is the
-/// ballot (epoch of the slot's view, counter, coordinating member) that first applied the operation.
+/// ballot that first applied the operation. Ballots are ordered by their fields; a member that has the word in a round
+/// counts its ballots, and no other's lie between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// The epoch of the slot's view.
     pub epoch: u64,
-    /// Counts the operations on the slot.
-    pub n: u64,
+    /// Of proposing in it; 0 is that of the view's first member, to whom every view gives the word.
+    pub round: u64,
     /// The member that coordinated.
     pub node: Incarnation,
+    /// Counts the operations of that round.
+    pub n: u64,
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}-{}", self.epoch, self.n, self.node)
+        write!(f, "{:x}-", self.epoch)?;
+        if self.round > 0 {
+            write!(f, "{:x}.", self.round)?;
+        }
+        write!(f, "{:x}-{}", self.n, self.node)
     }
 }
 
@@ -32,9 +39,12 @@ impl FromStr for Version {
         let mut parts = text.split('-');
         let mut next = || parts.next().ok_or(NotAVersion);
         let (epoch, n, node) = (next()?, next()?, next()?);
+        let (round, n) = n.split_once('.').unwrap_or(("0", n));
+        let number = |text| u64::from_str_radix(text, 16).map_err(|_| NotAVersion);
         let version = Self {
-            epoch: u64::from_str_radix(epoch, 16).map_err(|_| NotAVersion)?,
-            n: u64::from_str_radix(n, 16).map_err(|_| NotAVersion)?,
+            epoch: number(epoch)?,
+            round: number(round)?,
+            n: number(n)?,
             node: Incarnation(u128::from_str_radix(node, 16).map_err(|_| NotAVersion)?),
         };
         if version.to_string() == text { Ok(version) } else { Err(NotAVersion) }
@@ -78,13 +88,21 @@ mod tests {
 
     #[test]
     fn a_version_has_one_spelling() {
-        let version = Version { epoch: 1, n: 42, node: Incarnation(0xabc) };
+        let version = Version { epoch: 1, round: 0, n: 42, node: Incarnation(0xabc) };
         let text = version.to_string();
         assert_eq!(text, "1-2a-00000000000000000000000000000abc");
         assert_eq!(text.parse(), Ok(version));
-        for bad in
-            ["", "1-2a-abc", "1-2A-00000000000000000000000000000abc", "1-2a", "01-2a-00000000000000000000000000000abc"]
-        {
+        let later = Version { round: 0x1f, ..version };
+        assert_eq!(later.to_string(), "1-1f.2a-00000000000000000000000000000abc");
+        assert_eq!(later.to_string().parse(), Ok(later));
+        for bad in [
+            "",
+            "1-0.2a-00000000000000000000000000000abc",
+            "1-2a-abc",
+            "1-2A-00000000000000000000000000000abc",
+            "1-2a",
+            "01-2a-00000000000000000000000000000abc",
+        ] {
             assert_eq!(bad.parse::<Version>(), Err(NotAVersion), "{bad}");
         }
     }

@@ -108,6 +108,8 @@ pub struct Gauge {
     pub next_expiry: Option<Wall>,
     /// Only removals are taken.
     pub is_full: bool,
+    /// The number of the latest commit: they grow, also from one process of a node to the next. 0 in memory.
+    pub commit: u64,
 }
 
 impl Work {
@@ -125,7 +127,12 @@ pub fn carry_out(work: Work, store: &mut impl Store) -> Done {
 
 /// How the store stands.
 pub fn gauge(store: &impl Store) -> Gauge {
-    Gauge { usage: store.usage(), next_expiry: store.next_expiry().unwrap_or(None), is_full: store.is_full() }
+    Gauge {
+        usage: store.usage(),
+        next_expiry: store.next_expiry().unwrap_or(None),
+        is_full: store.is_full(),
+        commit: 0,
+    }
 }
 
 fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {

@@ -134,6 +134,8 @@ pub struct StoreReport {
     pub keys: u64,
     /// Bytes of keys, values and content types.
     pub bytes: u64,
+    /// The number of the latest commit; 0 in memory.
+    pub commit: u64,
     /// Slots that it holds.
     pub slots: usize,
     /// Held slots that belong to another node and wait to be handed over.

@@ -101,6 +101,7 @@ impl ChordNode {
                 kind: self.config.store_kind.to_owned(),
                 keys: info.keys,
                 bytes: info.bytes,
+                commit: self.jobs.gauge.commit,
                 slots: inside.holdings.held(),
                 slots_to_give: settled.to_give,
                 slots_to_take: settled.to_take,

@@ -305,7 +305,7 @@ impl Holdings {
                 sending.touched(place);
             }
         }
-        let version = Version { epoch: held.epoch, n: held.n, node: self.me.incarnation };
+        let version = Version { epoch: held.epoch, round: 0, n: held.n, node: self.me.incarnation };
         Execution::Here(Work::Run { place: place.clone(), command: command.clone(), version, now: now.wall })
     }
 

@@ -3,12 +3,15 @@
 //! Membership of the ring confers no authority; only a [`View`] does. For now a view has one member, so there is one
 //! copy of each key, and a change of view is a [handover](holdings): the old holder serves until it has frozen the slot
 //! for the last chunk, the new one serves from its activation on, and the old one deletes only after it was told.
-//! The shape (slot, epoch, view, fetch) is that of `protocol.md` section 4, which replaces the single copy later.
+//! The shape (slot, epoch, view, fetch) is that of `protocol.md` section 4, which replaces the single copy later: its core is
+//! in [`chain`] and [`proposal`], and tried alone in the simulator.
 
+pub mod chain;
 pub mod handover;
 pub mod holdings;
 mod maintain;
 pub mod message;
+pub mod proposal;
 pub mod runs;
 #[cfg(test)]
 mod tests;

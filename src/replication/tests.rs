@@ -45,7 +45,7 @@ fn place(n: u64) -> Place {
 }
 
 fn record(n: u64) -> Record {
-    let version = Version { epoch: 1, n, node: Incarnation(1) };
+    let version = Version { epoch: 1, round: 0, n, node: Incarnation(1) };
     Record { value: Arc::from([n as u8]), content_type: None, version, modified: Wall(0), expires: None }
 }
 

@@ -7,6 +7,8 @@
 mod agreement;
 pub mod checker;
 pub mod clients;
+#[cfg(test)]
+mod copies;
 mod counters;
 mod disk;
 mod eras;

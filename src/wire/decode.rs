@@ -406,7 +406,7 @@ fn record(record: pb::Record) -> Decoded<Record> {
 }
 
 fn version(version: pb::Version) -> Decoded<Version> {
-    Ok(Version { epoch: version.epoch, n: version.n, node: incarnation(version.node)? })
+    Ok(Version { epoch: version.epoch, round: version.round, node: incarnation(version.node)?, n: version.n })
 }
 
 fn trouble(trouble: pb::trouble::Kind) -> Decoded<Trouble> {

@@ -365,7 +365,7 @@ fn record(record: &Record) -> pb::Record {
 }
 
 fn version(version: &Version) -> pb::Version {
-    pb::Version { epoch: version.epoch, n: version.n, node: Some(u128_pb(version.node.0)) }
+    pb::Version { epoch: version.epoch, n: version.n, node: Some(u128_pb(version.node.0)), round: version.round }
 }
 
 // ----- names -----

@@ -465,6 +465,8 @@ pub struct Version {
     pub n: u64,
     #[prost(message, optional, tag = "3")]
     pub node: ::core::option::Option<U128>,
+    #[prost(uint64, tag = "4")]
+    pub round: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Record {

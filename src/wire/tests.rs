@@ -24,7 +24,7 @@ fn key(text: &str) -> Key {
 }
 
 fn version(n: u64) -> Version {
-    Version { epoch: 3, n, node: Incarnation(9) }
+    Version { epoch: 3, round: 0, n, node: Incarnation(9) }
 }
 
 fn record() -> Record {
@@ -158,6 +158,7 @@ fn reply_samples() -> Vec<(&'static str, Reply)> {
         ("reply.not_found", done(Outcome::NotFound)),
         ("reply.created", done(Outcome::Created(version(1)))),
         ("reply.replaced", done(Outcome::Replaced(version(1)))),
+        ("reply.replaced_in_a_later_round", done(Outcome::Replaced(Version { round: 300, ..version(1) }))),
         ("reply.deleted", done(Outcome::Deleted)),
         ("reply.precondition_failed", done(Outcome::PreconditionFailed(Some(version(1))))),
         ("reply.busy", Reply::Kv(KvReply::Busy)),

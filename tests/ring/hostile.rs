@@ -394,7 +394,7 @@ fn record() -> Record {
     Record {
         value: Arc::from(*b"value"),
         content_type: None,
-        version: Version { epoch: 0, n: 1, node: Incarnation(9) },
+        version: Version { epoch: 0, round: 0, n: 1, node: Incarnation(9) },
         modified: Wall(0),
         expires: Some(Wall(1)),
     }

@@ -19,6 +19,11 @@ fn file(dir: &Path) -> std::path::PathBuf {
     dir.join("store.db")
 }
 
+fn commit_of(node: &Node) -> u64 {
+    let answer = node.client().get("/v1/node").expect("an answer");
+    answer.json::<serde_json::Value>()["store"]["commit"].as_u64().expect("a number")
+}
+
 #[test]
 fn keys_and_their_etags_outlive_a_killed_process() {
     let _turn = side_by_side();
@@ -28,6 +33,7 @@ fn keys_and_their_etags_outlive_a_killed_process() {
         .map(|n| node.client().put(format!("key-{n}").as_bytes(), b"value").expect("an answer").is(201).etag())
         .collect();
     node.client().delete(b"key-7").expect("an answer").is(204);
+    let before = commit_of(&node);
     node.kill();
     let node = Node::create(&flags(dir.path()));
     node.wait_ready();
@@ -44,6 +50,7 @@ fn keys_and_their_etags_outlive_a_killed_process() {
     // A version is never given out twice, also not by the next process.
     let again = client.put(b"key-7", b"value").expect("an answer").is(201).etag();
     assert!(!etags.contains(&again));
+    assert!(commit_of(&node) > before, "commits are numbered, also from process to process");
     node.has_not_panicked();
 }
 

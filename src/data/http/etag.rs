@@ -92,7 +92,7 @@ mod tests {
     const V2: &str = "\"1-2b-00000000000000000000000000000abc\"";
 
     fn version(n: u64) -> Version {
-        Version { epoch: 1, n, node: Incarnation(0xabc) }
+        Version { epoch: 1, round: 0, n, node: Incarnation(0xabc) }
     }
 
     #[test]

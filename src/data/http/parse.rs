@@ -258,7 +258,7 @@ mod tests {
     const V1: &str = "\"1-2a-00000000000000000000000000000abc\"";
 
     fn version() -> Version {
-        Version { epoch: 1, n: 0x2a, node: Incarnation(0xabc) }
+        Version { epoch: 1, round: 0, n: 0x2a, node: Incarnation(0xabc) }
     }
 
     fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> HttpRequest {

@@ -214,7 +214,7 @@ mod tests {
     const NOW: Wall = Wall(1_000_000_000_000);
 
     fn version(n: u64) -> Version {
-        Version { epoch: 1, n, node: Incarnation(0xabc) }
+        Version { epoch: 1, round: 0, n, node: Incarnation(0xabc) }
     }
 
     fn record() -> Record {

@@ -31,6 +31,10 @@ const FILE: &str = "store.db";
 const INCARNATION: &str = "incarnation";
 const RING: &str = "ring";
 const ADDRESS: &str = "address";
+/// Counts the processes that this node has been.
+const LIFE: &str = "life";
+/// Commits of one process, at most: the next one counts on above them.
+const COMMITS_BITS: u32 = 40;
 /// Of each thread; virtual, what is not used costs nothing.
 const STACK_BYTES: usize = 1_024 * 1_024;
 
@@ -124,8 +128,8 @@ impl Durable {
             }
             None => self.create(params, me.0).map_err(|why| self.unusable(&why))?,
         };
-        store.remember(ADDRESS, &me.1.to_string()).map_err(|trouble| self.unusable(&said(trouble)))?;
-        self.start_threads(store, params.space, waker).map_err(|why| self.unusable(&why))
+        let life = begin_life(&mut store, me.1).map_err(|trouble| self.unusable(&said(trouble)))?;
+        self.start_threads(store, params.space, life << COMMITS_BITS, waker).map_err(|why| self.unusable(&why))
     }
 
     fn create(&self, params: &RingParams, me: Incarnation) -> Result<SqliteStore, String> {
@@ -142,7 +146,13 @@ impl Durable {
         SqliteStore::new(connection, params.space).map_err(said)
     }
 
-    fn start_threads(&mut self, store: SqliteStore, space: KeySpace, waker: &Arc<Waker>) -> Result<(), String> {
+    fn start_threads(
+        &mut self,
+        store: SqliteStore,
+        space: KeySpace,
+        latest: u64,
+        waker: &Arc<Waker>,
+    ) -> Result<(), String> {
         let reader = || Ok::<_, String>(SqliteStore::uncounted(sqlite::open_reader(&self.path)?, space));
         let counter = if store.must_be_told().map_err(said)? { Some(reader()?) } else { None };
         // Before anything is written.
@@ -158,7 +168,7 @@ impl Durable {
             Fsync::Interval(interval) => Some((beside(&self.path, "-wal"), interval)),
             Fsync::Always | Fsync::Never => None,
         };
-        let committer = Writer::new(store, budget, to(), sync);
+        let committer = Writer::new(store, budget, to(), sync, latest);
         let read_to = to();
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work).map_err(|error| error.to_string())
@@ -235,6 +245,16 @@ impl Drop for Durable {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Writes down that a process begins, and where it is; gives its number, from 1 on.
+fn begin_life(store: &mut SqliteStore, addr: SocketAddr) -> Result<u64, Trouble> {
+    let life = store.recall(LIFE)?.and_then(|life| life.parse::<u64>().ok()).unwrap_or(0) + 1;
+    store.begin()?;
+    store.remember(LIFE, &life.to_string())?;
+    store.remember(ADDRESS, &addr.to_string())?;
+    store.commit()?;
+    Ok(life)
 }
 
 fn count(counter: &SqliteStore, tell: &Sender<Job>) {

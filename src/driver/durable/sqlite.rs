@@ -224,13 +224,13 @@ impl SqliteStore {
 
     /// A value of the meta table.
     pub(super) fn meta(connection: &Connection, name: &str) -> Result<Option<String>, Trouble> {
-        let get = || {
-            connection
-                .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
-                .query_row([name], |row| row.get(0))
-                .optional()
-        };
-        get().map_err(trouble)
+        let get = "SELECT value FROM meta WHERE name = ?1";
+        connection.query_row(get, [name], |row| row.get(0)).optional().map_err(trouble)
+    }
+
+    /// The same of this store.
+    pub(super) fn recall(&self, name: &str) -> Result<Option<String>, Trouble> {
+        Self::meta(&self.connection, name)
     }
 
     /// Sets a value of the meta table.
@@ -340,7 +340,7 @@ impl SqliteStore {
 
     fn read_version(&self, row: &Row<'_>) -> rusqlite::Result<Version> {
         let (epoch, n): (i64, i64) = (row.get(0)?, row.get(1)?);
-        Ok(Version { epoch: epoch.cast_unsigned(), n: n.cast_unsigned(), node: self.node_of(row.get(2)?)? })
+        Ok(Version { epoch: epoch.cast_unsigned(), round: 0, n: n.cast_unsigned(), node: self.node_of(row.get(2)?)? })
     }
 
     fn read_item(&self, key: &Key, row: &Row<'_>) -> Result<Item, Trouble> {

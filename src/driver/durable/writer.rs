@@ -65,6 +65,8 @@ pub(super) struct Writer {
     pub answers: Answers,
     /// The log, and how often it is told to be safe; `None`: each commit sees to that, or nobody.
     pub sync: Option<(PathBuf, Duration)>,
+    /// The number of the latest commit.
+    pub latest: u64,
     // Since when something is in the log that need not be safe.
     unsafe_since: Option<Instant>,
     // Said once, not for every write.
@@ -73,8 +75,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(store: SqliteStore, budget: Budget, answers: Answers, sync: Option<(PathBuf, Duration)>) -> Self {
-        Self { store, budget, answers, sync, unsafe_since: None, in_trouble: false, is_full: false }
+    /// `latest`: above the numbers of all commits of earlier processes.
+    pub fn new(
+        store: SqliteStore,
+        budget: Budget,
+        answers: Answers,
+        sync: Option<(PathBuf, Duration)>,
+        latest: u64,
+    ) -> Self {
+        Self { store, budget, answers, sync, latest, unsafe_since: None, in_trouble: false, is_full: false }
     }
 
     /// Works until nobody can ask any more.
@@ -167,6 +176,7 @@ impl Writer {
             }
         }
         self.store.commit()?;
+        self.latest += 1;
         Ok((all, room))
     }
 
@@ -182,7 +192,7 @@ impl Writer {
                 info!("there is room in the store again");
             }
         }
-        let gauge = Gauge { is_full: self.is_full, ..gauge(&self.store) };
+        let gauge = Gauge { is_full: self.is_full, commit: self.latest, ..gauge(&self.store) };
         let answer = |(job, done): (&Job, Done)| match job {
             Job::Work { job, .. } => Some(Input::Stored { job: *job, done, gauge: Some(gauge) }),
             Job::Remember { .. } | Job::Counted(_) => None,

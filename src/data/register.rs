@@ -1,0 +1,244 @@
+//! One key at one member of its slot's view: what it has promised and accepted (`protocol.md` section 4; `CASPaxos`,
+//! Rystsov 2018). Pure functions, run where the record is.
+//!
+//! A view gives the word to its first member from the start: every register behaves as if it had promised that one round
+//! 0 of the epoch ([`grant`]). Who has the word goes from one chosen value to the next with one accept each, as no
+//! ballot of another lies between its own.
+
+use std::collections::VecDeque;
+
+use super::command::{Change, Command, Outcome, apply};
+use super::record::{Record, Version};
+use crate::base::{Incarnation, Wall};
+
+/// Orders proposals; see [`Version`].
+pub type Ballot = Version;
+
+/// The ballot that every member of a view of this epoch has promised its first member.
+pub fn grant(epoch: u64, first: Incarnation) -> Ballot {
+    Ballot { epoch, round: 0, node: first, n: 0 }
+}
+
+/// Names one operation, so that trying it again does nothing twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpId {
+    /// Who passed it on for a user.
+    pub node: Incarnation,
+    /// Its number there.
+    pub n: u64,
+    /// When it was asked, by that one's clock.
+    pub issued: Wall,
+}
+
+/// What is under a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The record; `None`: it was removed.
+    pub record: Option<Record>,
+    /// The latest operations and how they ended.
+    pub recent: Recent,
+}
+
+/// Operations that a key remembers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recent {
+    ended: VecDeque<(OpId, Outcome)>,
+    /// Of those that are remembered no more, when the latest was asked.
+    evicted: Option<Wall>,
+}
+
+/// Operations remembered for each key.
+pub const RECENT_MAX: usize = 16;
+
+/// What a member has accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// In which ballot it was proposed.
+    pub ballot: Ballot,
+    /// It was fetched from members of an earlier view, and is nobody's vote here.
+    pub copied: bool,
+    /// What was proposed.
+    pub state: State,
+}
+
+/// One key at one member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Register {
+    promised: Option<Ballot>,
+    accepted: Option<Accepted>,
+}
+
+impl Register {
+    /// What it has accepted.
+    pub fn accepted(&self) -> Option<&Accepted> {
+        self.accepted.as_ref()
+    }
+
+    /// The least that a ballot must be to be accepted.
+    pub fn floor(&self, grant: Ballot) -> Ballot {
+        let accepted = self.accepted.as_ref().map(|accepted| accepted.ballot);
+        self.promised.into_iter().chain(accepted).fold(grant, Ballot::max)
+    }
+
+    /// Promises to accept nothing below this ballot and tells what was accepted; the error is what was promised before.
+    pub fn prepare(&mut self, grant: Ballot, ballot: Ballot) -> Result<Option<&Accepted>, Ballot> {
+        let floor = self.floor(grant);
+        if ballot <= floor {
+            return Err(floor);
+        }
+        self.promised = Some(ballot);
+        Ok(self.accepted.as_ref())
+    }
+
+    /// Accepts a state, unless another ballot was promised: then that one is the error.
+    pub fn accept(&mut self, grant: Ballot, ballot: Ballot, state: State) -> Result<(), Ballot> {
+        let floor = self.floor(grant);
+        if ballot < floor {
+            return Err(floor);
+        }
+        self.promised = Some(ballot);
+        self.accepted = Some(Accepted { ballot, copied: false, state });
+        Ok(())
+    }
+
+    /// Takes what a member of an earlier view has accepted, if it is newer. Only before this member serves.
+    pub fn copy(&mut self, theirs: &Accepted) {
+        if self.accepted.as_ref().is_none_or(|own| own.ballot < theirs.ballot) {
+            self.accepted = Some(Accepted { copied: true, ..theirs.clone() });
+        }
+    }
+}
+
+impl State {
+    /// How an operation ended that this state remembers.
+    pub fn recent_last(&self, id: OpId) -> Option<(OpId, Outcome)> {
+        self.recent.find(id).map(|outcome| (id, outcome.clone()))
+    }
+}
+
+impl Recent {
+    /// How an operation ended that was carried out before.
+    pub fn find(&self, id: OpId) -> Option<&Outcome> {
+        self.ended.iter().find(|(of, _)| *of == id).map(|(_, outcome)| outcome)
+    }
+
+    /// Whether it is forgotten whether an operation that was asked at that time was carried out.
+    pub fn may_have_forgotten(&self, id: OpId) -> bool {
+        self.evicted.is_some_and(|evicted| id.issued <= evicted)
+    }
+
+    fn remember(&mut self, id: OpId, outcome: &Outcome) {
+        self.ended.push_back((id, outcome.clone()));
+        if self.ended.len() > RECENT_MAX
+            && let Some((gone, _)) = self.ended.pop_front()
+        {
+            self.evicted = self.evicted.max(Some(gone.issued));
+        }
+    }
+}
+
+/// What comes of an operation on a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operated {
+    /// To be proposed: what is there now, and for a write that it was carried out. `None`: there is nothing, and a get
+    /// leaves it so.
+    pub state: Option<State>,
+    /// To be told once that is chosen.
+    pub outcome: Outcome,
+}
+
+/// It cannot be told any more whether the operation was carried out at an earlier try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten;
+
+/// Carries out an operation on what is under a key. `version` is what a put gives it; `again`: it may have been proposed
+/// before.
+pub fn operate(
+    current: Option<&State>,
+    (id, command): (OpId, &Command),
+    again: bool,
+    version: Version,
+    now: Wall,
+) -> Result<Operated, Forgotten> {
+    if let Some(outcome) = current.and_then(|state| state.recent.find(id)) {
+        return Ok(Operated { state: current.cloned(), outcome: outcome.clone() });
+    }
+    if again && command.is_write() && current.is_some_and(|state| state.recent.may_have_forgotten(id)) {
+        return Err(Forgotten);
+    }
+    let applied = apply(current.and_then(|state| state.record.as_ref()), command, version, now);
+    let mut state = current.cloned();
+    match applied.change {
+        Change::None => {}
+        Change::Put(record) => state.get_or_insert_default().record = Some(record),
+        Change::Remove => state.get_or_insert_default().record = None,
+    }
+    if command.is_write() {
+        state.get_or_insert_default().recent.remember(id, &applied.outcome);
+    }
+    Ok(Operated { state, outcome: applied.outcome })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::data::{Condition, Put};
+
+    fn ballot(round: u64, n: u64) -> Ballot {
+        Ballot { epoch: 2, round, node: Incarnation(5), n }
+    }
+
+    fn put(text: &str) -> Command {
+        let value = Arc::from(text.as_bytes());
+        Command::Put(Put { value, content_type: None, ttl_ms: None, condition: Condition::default() })
+    }
+
+    fn id(n: u64) -> OpId {
+        OpId { node: Incarnation(1), n, issued: Wall(n) }
+    }
+
+    #[test]
+    fn a_promise_is_kept_and_what_was_accepted_is_told() {
+        let grant = grant(2, Incarnation(9));
+        let mut register = Register::default();
+        assert_eq!(register.prepare(grant, grant), Err(grant), "the word is given already");
+        assert_eq!(register.accept(grant, Ballot { n: 1, ..grant }, State::default()), Ok(()));
+        let seen = register.prepare(grant, ballot(1, 0)).map(|accepted| accepted.map(|a| a.ballot));
+        assert_eq!(seen, Ok(Some(Ballot { n: 1, ..grant })));
+        assert_eq!(register.accept(grant, Ballot { n: 2, ..grant }, State::default()), Err(ballot(1, 0)));
+        assert_eq!(register.accept(grant, ballot(1, 0), State::default()), Ok(()));
+        assert_eq!(register.accept(grant, ballot(1, 0), State::default()), Ok(()), "said twice");
+        assert_eq!(register.prepare(grant, ballot(1, 0)), Err(ballot(1, 0)));
+    }
+
+    #[test]
+    fn a_copy_is_no_vote_and_never_older_than_what_is_there() {
+        let old = grant(1, Incarnation(9));
+        let theirs = |n| Accepted { ballot: Ballot { n, ..old }, copied: false, state: State::default() };
+        let mut register = Register::default();
+        register.copy(&theirs(4));
+        register.copy(&theirs(3));
+        assert_eq!(register.accepted(), Some(&Accepted { copied: true, ..theirs(4) }));
+        assert_eq!(register.accept(old, Ballot { n: 3, ..old }, State::default()), Err(Ballot { n: 4, ..old }));
+    }
+
+    #[test]
+    fn an_operation_that_is_tried_again_does_nothing_twice() {
+        let first = operate(None, (id(1), &put("a")), false, ballot(0, 1), Wall(7)).expect("it is new");
+        assert_eq!(first.outcome, Outcome::Created(ballot(0, 1)));
+        let again = operate(first.state.as_ref(), (id(1), &put("a")), true, ballot(0, 2), Wall(8));
+        assert_eq!(again, Ok(first.clone()));
+        let mut state = first.state;
+        for n in 2..20 {
+            state = operate(state.as_ref(), (id(n), &put("b")), false, ballot(0, n), Wall(9)).expect("new").state;
+        }
+        let late = operate(state.as_ref(), (id(1), &put("a")), true, ballot(0, 30), Wall(9));
+        assert_eq!(late, Err(Forgotten));
+        let read = operate(state.as_ref(), (id(1), &Command::Get), true, ballot(0, 30), Wall(9)).expect("a read");
+        assert_eq!(read.state, state, "a read leaves no trace");
+        let nothing = operate(None, (id(40), &Command::Get), false, ballot(0, 1), Wall(9)).expect("a read");
+        assert_eq!(nothing, Operated { state: None, outcome: Outcome::NotFound });
+    }
+}

@@ -1,0 +1,256 @@
+//! The views of one slot, as one of its members knows them: which is the newest, whether its records are here, and the vote
+//! on the next (`protocol.md` section 4, view changes).
+//!
+//! A view is decided by the members of the one before (Paxos, one decision for each epoch). Whoever is in it fetches
+//! from a majority of those, who freeze first; then it is complete. What is here decides alone whether a member serves.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::view::View;
+use crate::base::{Contact, Incarnation};
+
+/// Orders the proposals of the next view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    /// Counts.
+    pub n: u64,
+    /// Who proposes.
+    pub node: Incarnation,
+}
+
+/// Those of a view.
+pub type Members = Arc<[Contact]>;
+
+/// What a member has accepted as the next view.
+pub type Bid = (Turn, Members);
+
+/// What a member tells that promises its vote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// What it has accepted before.
+    pub accepted: Option<Bid>,
+    /// Whether it has the records of the present view.
+    pub complete: bool,
+}
+
+/// A view of which this node may still have to tell others.
+#[derive(Clone, Debug)]
+struct Known {
+    view: View,
+    complete: bool,
+    frozen: bool,
+    promised: Option<Turn>,
+    accepted: Option<Bid>,
+    // Whose records are known to be there.
+    complete_at: BTreeSet<Incarnation>,
+}
+
+/// See the module. Whatever changes here must be on disk before anybody is told.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    me: Incarnation,
+    // By epoch, from the oldest whose records may still be asked for on.
+    known: Vec<Known>,
+}
+
+/// Whether so many of a view are a majority.
+pub fn is_majority(count: usize, view: &View) -> bool {
+    count > view.members.len() / 2
+}
+
+impl View {
+    /// Whether this is one of its members.
+    pub fn has(&self, who: Incarnation) -> bool {
+        self.members.iter().any(|member| member.incarnation == who)
+    }
+}
+
+impl Known {
+    fn new(view: View) -> Self {
+        Self { view, complete: false, frozen: false, promised: None, accepted: None, complete_at: BTreeSet::new() }
+    }
+}
+
+impl Chain {
+    /// Of somebody who has heard of no view yet.
+    pub fn new(me: Incarnation) -> Self {
+        Self { me, known: Vec::new() }
+    }
+
+    /// Of the first member of the first view: it has all there is.
+    pub fn create(view: View, me: Incarnation) -> Self {
+        let mut chain = Self::new(me);
+        chain.known.push(Known { complete: true, ..Known::new(view) });
+        chain
+    }
+
+    /// The newest view heard of.
+    pub fn newest(&self) -> Option<&View> {
+        self.known.last().map(|known| &known.view)
+    }
+
+    /// All views that somebody may have to know of, oldest first.
+    pub fn views(&self) -> Vec<View> {
+        self.known.iter().map(|known| known.view.clone()).collect()
+    }
+
+    fn at(&self, epoch: u64) -> Option<&Known> {
+        self.known.iter().find(|known| known.view.epoch == epoch)
+    }
+
+    fn at_mut(&mut self, epoch: u64) -> Option<&mut Known> {
+        self.known.iter_mut().find(|known| known.view.epoch == epoch)
+    }
+
+    /// The view that this member serves: the newest, if its records are here and it is not frozen.
+    pub fn served(&self) -> Option<&View> {
+        let last = self.known.last()?;
+        (last.complete && !last.frozen && last.view.has(self.me)).then_some(&last.view)
+    }
+
+    /// Hears of views, oldest first. An older one than the newest is frozen from then on. True if that was news.
+    pub fn learn(&mut self, views: &[View]) -> bool {
+        let oldest = self.known.first().map(|known| known.view.epoch);
+        let mut news = false;
+        for view in views.iter().filter(|view| oldest.is_none_or(|oldest| view.epoch > oldest)) {
+            let at = self.known.partition_point(|known| known.view.epoch < view.epoch);
+            if self.known.get(at).is_none_or(|known| known.view.epoch != view.epoch) {
+                self.known.insert(at, Known::new(view.clone()));
+                news = true;
+            }
+        }
+        let Some((_, older)) = self.known.split_last_mut() else { return news };
+        for known in older {
+            known.frozen = true;
+        }
+        news
+    }
+
+    // ----- the vote on the next view -----
+
+    /// A member of the view of this epoch promises to vote for nothing below; the error is what it promised before.
+    /// `None`: it does not know that view.
+    pub fn prepare(&mut self, epoch: u64, turn: Turn) -> Option<Result<Promise, Turn>> {
+        let me = self.me;
+        let known = self.at_mut(epoch).filter(|known| known.view.has(me))?;
+        match known.promised {
+            Some(promised) if promised >= turn => Some(Err(promised)),
+            _ => {
+                known.promised = Some(turn);
+                Some(Ok(Promise { accepted: known.accepted.clone(), complete: known.complete }))
+            }
+        }
+    }
+
+    /// A member votes, unless it has promised another turn.
+    pub fn accept(&mut self, epoch: u64, turn: Turn, members: &Members) -> Option<Result<(), Turn>> {
+        let me = self.me;
+        let known = self.at_mut(epoch).filter(|known| known.view.has(me))?;
+        match known.promised {
+            Some(promised) if promised > turn => Some(Err(promised)),
+            _ => {
+                known.promised = Some(turn);
+                known.accepted = Some((turn, Arc::clone(members)));
+                Some(Ok(()))
+            }
+        }
+    }
+
+    // ----- records on their way -----
+
+    /// The view whose records are to be fetched next, and the view of those who have them.
+    pub fn wanted(&self) -> Option<(View, View)> {
+        let mut pairs = self.known.windows(2).filter(|pair| pair[1].view.epoch == pair[0].view.epoch + 1);
+        pairs
+            .find(|pair| pair[1].view.has(self.me) && !pair[1].complete)
+            .map(|pair| (pair[1].view.clone(), pair[0].view.clone()))
+    }
+
+    /// Somebody fetches the records of this epoch for the next view: if they are here, they are frozen from now on.
+    pub fn give(&mut self, epoch: u64) -> bool {
+        let me = self.me;
+        match self.at_mut(epoch) {
+            Some(known) if known.complete && known.view.has(me) => {
+                known.frozen = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The records of this epoch are here.
+    pub fn complete(&mut self, epoch: u64) {
+        let me = self.me;
+        if let Some(known) = self.at_mut(epoch) {
+            known.complete = true;
+        }
+        self.is_complete_at(epoch, me);
+    }
+
+    /// Whether the records of this epoch are here.
+    pub fn has_records(&self, epoch: u64) -> bool {
+        self.at(epoch).is_some_and(|known| known.complete)
+    }
+
+    /// A member has the records of this epoch. Once all have, older ones are over; true if this node's own are to go, as
+    /// it is in none of the views that are left.
+    pub fn is_complete_at(&mut self, epoch: u64, who: Incarnation) -> bool {
+        let Some(known) = self.at_mut(epoch).filter(|known| known.view.has(who)) else { return false };
+        known.complete_at.insert(who);
+        if known.complete_at.len() < known.view.members.len() {
+            return false;
+        }
+        let had = self.known.iter().any(|known| known.complete);
+        self.known.retain(|known| known.view.epoch >= epoch);
+        had && !self.known.iter().any(|known| known.view.has(self.me))
+    }
+}
+
+/// A proposal of the next view.
+#[derive(Clone, Debug)]
+pub struct Election {
+    /// The view whose members vote.
+    pub of: View,
+    /// Its turn.
+    pub turn: Turn,
+    wish: Members,
+    promised: Vec<(Incarnation, Promise)>,
+    proposed: bool,
+    voted: BTreeSet<Incarnation>,
+}
+
+impl Election {
+    /// Asks the members of a view for their promise.
+    pub fn new(of: View, turn: Turn, wish: Members) -> Self {
+        Self { of, turn, wish, promised: Vec::new(), proposed: false, voted: BTreeSet::new() }
+    }
+
+    /// A member promises. What to ask all members to vote for, once enough have: what is already under way goes before
+    /// one's own wish. And only once a majority has the records of the present view, or the next would have none.
+    pub fn promised(&mut self, from: Incarnation, promise: Promise) -> Option<Members> {
+        if self.proposed || !self.of.has(from) || self.promised.iter().any(|(who, _)| *who == from) {
+            return None;
+        }
+        self.promised.push((from, promise));
+        let complete = self.promised.iter().filter(|(_, promise)| promise.complete).count();
+        if !is_majority(self.promised.len(), &self.of) || !is_majority(complete, &self.of) {
+            return None;
+        }
+        let bids = self.promised.iter().filter_map(|(_, promise)| promise.accepted.as_ref());
+        if let Some((_, members)) = bids.max_by_key(|(turn, _)| *turn) {
+            self.wish = Arc::clone(members);
+        }
+        self.proposed = true;
+        Some(Arc::clone(&self.wish))
+    }
+
+    /// A member has voted for it. The next view, once it is decided.
+    pub fn voted(&mut self, from: Incarnation) -> Option<View> {
+        if !self.proposed || !self.of.has(from) || !self.voted.insert(from) {
+            return None;
+        }
+        let is_first_majority = is_majority(self.voted.len(), &self.of) && !is_majority(self.voted.len() - 1, &self.of);
+        is_first_majority.then(|| View { epoch: self.of.epoch + 1, members: Arc::clone(&self.wish) })
+    }
+}
