@@ -72,6 +72,8 @@ impl Proposal {
     /// Begins with accepting: this member has the word, and `own` is what it has accepted last itself, known to be
     /// chosen or copied.
     pub fn lead(&mut self, ballot: Ballot, own: Option<&State>) -> Next {
+        // Promises of an earlier try say nothing about what is here.
+        self.stage = Stage::Ended;
         self.propose(ballot, own)
     }
 
