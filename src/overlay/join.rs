@@ -115,6 +115,7 @@ impl Overlay {
         }
         self.was_member = true;
         self.linked = false;
+        self.entered = now;
         self.vouched_by = None;
         self.predecessor = Some(before);
         self.predecessor_before = None;
@@ -286,7 +287,9 @@ impl Overlay {
         // A member that hangs beside the ring does not know who else has the leaver as successor. One that has told its
         // own predecessor who comes after it must not change that; only the last two may let each other go.
         let told = self.is_asking(|ask| *ask == Ask::Depart) && self.predecessor != Some(leaver);
-        if self.successors.first() == Some(leaver) && self.linked && !told && !self.is_admitting(now) {
+        // Nor does one whose predecessor is gone: whoever comes next before it may have the leaver for its last hope.
+        let linked = self.linked && self.predecessor.is_some();
+        if self.successors.first() == Some(leaver) && linked && !told && !self.is_admitting(now) {
             if !self.is_asking(|ask| matches!(ask, Ask::Replace { leaver: other, .. } if *other == leaver)) {
                 self.replace_leaver(now, leaver, request, list);
             }

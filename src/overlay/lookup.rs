@@ -211,7 +211,9 @@ impl Overlay {
             let owner = next().find(answers).or_else(|| next().find(is_untried))?;
             let passed_by = list.iter().take_while(|contact| *contact != owner).last();
             let silent_last = passed_by.map(|contact| contact.incarnation);
-            return Some((*owner, Lookup { aim: Aim::Neighbour, silent_last, ..*lookup }));
+            // One that still hangs beside the ring does not know who comes next: it is not the member before the target.
+            let aim = if self.linked { Aim::Neighbour } else { Aim::Walk };
+            return Some((*owner, Lookup { aim, silent_last, ..*lookup }));
         }
         let owner = Some(&list[at]).filter(answers)?;
         let wanted = lookup.want == Want::Owner && lookup.aim != Aim::Walk;

@@ -274,7 +274,10 @@ impl Overlay {
         if !self.successors.remove(peer.incarnation) {
             return;
         }
-        if self.successors.first().is_none() {
+        // Nobody has it for a successor, and its place is kept no more: others may have come in that its list does not name.
+        let is_outside = !self.linked && now.since(self.entered) > self.config.admission;
+        if self.successors.first().is_none() || was_first && is_outside {
+            self.successors.clear();
             self.orphan(now);
         } else {
             self.neighbours_changed(now);

@@ -76,6 +76,8 @@ pub struct Overlay {
     /// Somebody has this member as its successor. Until then it hangs beside the ring, and what it knows may be stale:
     /// it lets nobody in and releases nobody.
     pub(super) linked: bool,
+    /// When it came in.
+    pub(super) entered: Time,
     /// When this node came back to its ring, or carried it on alone; where members have disks, when it came in or somebody
     /// else came back.
     pub(super) came_back: Option<Time>,
@@ -175,6 +177,7 @@ impl Overlay {
             standing: Standing::Joining,
             was_member: false,
             linked: false,
+            entered: Time::default(),
             came_back: None,
             vouched_by: None,
             vouch_awaited: None,

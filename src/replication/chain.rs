@@ -254,3 +254,100 @@ impl Election {
         is_first_majority.then(|| View { epoch: self.of.epoch + 1, members: Arc::clone(&self.wish) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Capacity;
+
+    fn who(n: u128) -> Incarnation {
+        Incarnation(n)
+    }
+
+    fn view(epoch: u64, members: &[u16]) -> View {
+        let member = |n: &u16| Contact::new(Capacity::MAX, ([10, 0, 0, 1], *n).into(), who(u128::from(*n)));
+        View { epoch, members: members.iter().map(member).collect() }
+    }
+
+    fn turn(n: u64, node: u128) -> Turn {
+        Turn { n, node: who(node) }
+    }
+
+    #[test]
+    fn a_member_serves_the_newest_view_only_and_only_with_its_records() {
+        let mut chain = Chain::create(view(1, &[1, 2, 3]), who(1));
+        assert_eq!(chain.served(), Some(&view(1, &[1, 2, 3])));
+        assert!(chain.learn(&[view(1, &[1, 2, 3]), view(2, &[1, 2, 4])]));
+        assert!(!chain.learn(&[view(2, &[1, 2, 4])]), "no news");
+        assert_eq!(chain.served(), None, "its records are still to be fetched");
+        assert_eq!(chain.wanted(), Some((view(2, &[1, 2, 4]), view(1, &[1, 2, 3]))));
+        chain.complete(2);
+        assert_eq!((chain.served(), chain.wanted()), (Some(&view(2, &[1, 2, 4])), None));
+        assert!(chain.give(2));
+        assert_eq!(chain.served(), None, "whoever has given serves no more");
+        assert!(!chain.give(3) && !Chain::new(who(9)).give(1));
+    }
+
+    #[test]
+    fn records_of_old_go_once_all_of_a_later_view_have_theirs() {
+        let mut leaver = Chain::create(view(1, &[1, 2, 3]), who(3));
+        leaver.learn(&[view(2, &[1, 2, 4])]);
+        assert!(!leaver.is_complete_at(2, who(1)) && !leaver.is_complete_at(2, who(1)));
+        assert!(!leaver.is_complete_at(2, who(4)), "one may still fetch from here");
+        assert!(!leaver.is_complete_at(2, who(3)), "it is none of them");
+        assert!(leaver.is_complete_at(2, who(2)));
+        assert_eq!(leaver.views(), [view(2, &[1, 2, 4])]);
+        let mut stayer = Chain::create(view(1, &[1, 2, 3]), who(1));
+        stayer.learn(&[view(2, &[1, 2, 4])]);
+        stayer.complete(2);
+        assert!(![2, 4].into_iter().any(|n| stayer.is_complete_at(2, who(n))), "its records are those of the view");
+        assert_eq!(stayer.served(), Some(&view(2, &[1, 2, 4])));
+    }
+
+    /// One that comes in two views later makes up for the one that it missed.
+    #[test]
+    fn an_incomplete_member_fetches_from_view_to_view() {
+        let mut chain = Chain::new(who(4));
+        chain.learn(&[view(1, &[1, 2, 3]), view(2, &[1, 2, 4]), view(3, &[1, 4, 5])]);
+        assert_eq!(chain.wanted(), Some((view(2, &[1, 2, 4]), view(1, &[1, 2, 3]))));
+        chain.complete(2);
+        assert_eq!(chain.served(), None, "that one is over");
+        assert!(chain.give(2), "and yet its records may be needed");
+        assert_eq!(chain.wanted(), Some((view(3, &[1, 4, 5]), view(2, &[1, 2, 4]))));
+    }
+
+    #[test]
+    fn what_may_be_decided_is_proposed_again() {
+        let of = view(1, &[1, 2, 3]);
+        let mut voters = [1, 2, 3].map(|n| Chain::create(of.clone(), who(n)));
+        let (first, other) = (view(2, &[1, 2, 4]), view(2, &[2, 3, 5]));
+        let mut election = Election::new(of.clone(), turn(1, 1), Arc::clone(&first.members));
+        let promise = |voter: &mut Chain, turn| voter.prepare(1, turn).expect("a member").expect("no later turn");
+        assert_eq!(election.promised(who(1), promise(&mut voters[0], turn(1, 1))), None);
+        let members = election.promised(who(2), promise(&mut voters[1], turn(1, 1))).expect("a majority");
+        assert_eq!(members, first.members);
+        assert_eq!(voters[0].accept(1, turn(1, 1), &members), Some(Ok(())));
+        assert_eq!(election.voted(who(1)), None);
+        // Somebody else asks meanwhile, and meets the one vote that was given.
+        let mut later = Election::new(of.clone(), turn(2, 3), Arc::clone(&other.members));
+        assert_eq!(later.promised(who(1), promise(&mut voters[0], turn(2, 3))), None);
+        let members = later.promised(who(3), promise(&mut voters[2], turn(2, 3))).expect("a majority");
+        assert_eq!(members, first.members, "not its own wish");
+        assert_eq!(voters[0].accept(1, turn(1, 1), &members), Some(Err(turn(2, 3))), "promised away");
+        assert_eq!(later.voted(who(1)), None);
+        assert_eq!(later.voted(who(3)), Some(first));
+        assert_eq!(later.voted(who(2)), None, "it was decided before");
+        assert!(voters[1].prepare(1, turn(1, 1)).is_some_and(|promise| promise.is_err()), "said twice");
+    }
+
+    #[test]
+    fn no_view_is_proposed_before_a_majority_has_the_records_of_this_one() {
+        let of = view(2, &[1, 2, 3]);
+        let mut election = Election::new(of.clone(), turn(1, 1), Arc::clone(&of.members));
+        let promise = |complete| Promise { accepted: None, complete };
+        assert_eq!(election.promised(who(1), promise(true)), None);
+        assert_eq!(election.promised(who(2), promise(false)), None, "one of three has them");
+        assert_eq!(election.promised(who(7), promise(true)), None, "no member");
+        assert_eq!(election.promised(who(3), promise(true)), Some(of.members));
+    }
+}

@@ -187,3 +187,119 @@ impl Proposal {
 fn grant_of(view: &View) -> Ballot {
     crate::data::register::grant(view.epoch, view.primary().map_or(Incarnation(0), |first| first.incarnation))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::{Capacity, Contact};
+    use crate::data::register::{Register, grant};
+    use crate::data::{Condition, Put};
+
+    const NOW: Wall = Wall(1);
+
+    fn who(n: u128) -> Incarnation {
+        Incarnation(n)
+    }
+
+    fn view() -> View {
+        let member = |n: u16| Contact::new(Capacity::MAX, ([10, 0, 0, 1], n).into(), who(u128::from(n)));
+        View { epoch: 4, members: (1..=3).map(member).collect() }
+    }
+
+    fn ballot(epoch: u64, round: u64) -> Ballot {
+        Ballot { epoch, round, node: who(1), n: 0 }
+    }
+
+    fn proposal(command: Command, again: bool) -> Proposal {
+        Proposal::new(OpId { node: who(9), n: 1, issued: NOW }, command, view(), again, NOW)
+    }
+
+    fn put(text: &str) -> Command {
+        let value = Arc::from(text.as_bytes());
+        Command::Put(Put { value, content_type: None, ttl_ms: None, condition: Condition::default() })
+    }
+
+    /// What a member has accepted that was put in this ballot.
+    fn accepted(text: &str, ballot: Ballot, copied: bool) -> Accepted {
+        let id = OpId { node: who(9), n: 77, issued: NOW };
+        let state = operate(None, (id, &put(text)), false, ballot, NOW).expect("new").state.expect("a put");
+        Accepted { ballot, copied, state }
+    }
+
+    #[test]
+    fn a_get_believes_a_majority_of_votes_of_this_epoch() {
+        let mut get = proposal(Command::Get, false);
+        assert_eq!(get.read(), Next::Read);
+        let vote = accepted("w", ballot(4, 1), false);
+        assert_eq!(get.told(who(1), Some(vote.clone())), Next::Wait);
+        assert_eq!(get.told(who(1), Some(vote.clone())), Next::Wait, "said twice");
+        assert_eq!(get.told(who(8), Some(vote.clone())), Next::Wait, "of no member");
+        let next = get.told(who(3), Some(vote.clone()));
+        assert_eq!(next, Next::Done(Outcome::Found(vote.state.record.expect("a record"))));
+    }
+
+    /// `copied_vote_read`: two members have copied a value that was never chosen. Whoever asks the third reads another.
+    #[test]
+    fn a_get_does_not_believe_a_majority_of_copies() {
+        for (epoch, copied) in [(3, true), (3, false), (4, true)] {
+            let mut get = proposal(Command::Get, false);
+            get.read();
+            let copy = || Some(accepted("y", ballot(epoch, 1), copied));
+            assert_eq!(get.told(who(1), copy()), Next::Wait);
+            let next = get.told(who(2), copy());
+            assert!(matches!(next, Next::Outdone(_)), "{next:?} for copies of epoch {epoch}, {copied}");
+        }
+        let mut get = proposal(Command::Get, false);
+        get.read();
+        get.told(who(1), Some(accepted("w", ballot(4, 1), false)));
+        assert!(matches!(get.told(who(2), Some(accepted("w", ballot(4, 2), false))), Next::Outdone(_)), "two ballots");
+    }
+
+    #[test]
+    fn the_newest_of_a_majority_is_what_the_next_value_is_made_of() {
+        let mut get = proposal(Command::Get, false);
+        get.prepare(ballot(4, 9));
+        get.promised(who(2), ballot(4, 9), Some(accepted("old", ballot(3, 1), true)));
+        let next = get.promised(who(3), ballot(4, 9), Some(accepted("new", ballot(4, 1), false)));
+        let Next::Accept(of, state) = next else { panic!("{next:?}") };
+        assert_eq!((of, state.clone()), (ballot(4, 9), accepted("new", ballot(4, 1), false).state));
+        assert_eq!(get.accepted(who(2), ballot(4, 8)), Next::Wait, "of another ballot");
+        assert_eq!(get.accepted(who(2), of), Next::Wait);
+        assert_eq!(get.accepted(who(1), of), Next::Done(Outcome::Found(state.record.expect("a record"))));
+    }
+
+    /// Its first try may be with the member that has not promised, and must not come to light after the answer.
+    #[test]
+    fn a_write_that_is_tried_again_and_met_nothing_is_committed() {
+        for again in [false, true] {
+            let mut delete = proposal(Command::Delete(Condition::default()), again);
+            delete.prepare(ballot(4, 9));
+            delete.promised(who(2), ballot(4, 9), None);
+            let next = delete.promised(who(3), ballot(4, 9), None);
+            match (again, next) {
+                (false, next) => assert_eq!(next, Next::Done(Outcome::NotFound)),
+                (true, Next::Accept(_, state)) => {
+                    assert_eq!(state.record, None);
+                    assert!(state.recent_last(delete.id).is_some(), "it is remembered");
+                }
+                (true, next) => panic!("{next:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_the_word_goes_on_from_what_is_here_and_not_from_promises_of_before() {
+        let first = grant(4, who(1));
+        let mut register = Register::default();
+        let mut delete = proposal(Command::Delete(Condition::default()), false);
+        delete.prepare(ballot(4, 1));
+        delete.promised(who(2), ballot(4, 1), None);
+        let next = delete.lead(Ballot { n: 1, ..first }, None);
+        let Next::Accept(of, state) = next else { panic!("{next:?}") };
+        assert_eq!(register.accept(first, of, state), Ok(()));
+        assert_eq!(delete.refused(ballot(4, 1), ballot(4, 2)), Next::Wait, "of another try");
+        assert_eq!(delete.refused(of, ballot(4, 2)), Next::Outdone(ballot(4, 2)));
+    }
+}
