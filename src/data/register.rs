@@ -111,8 +111,8 @@ impl Register {
 
 impl State {
     /// How an operation ended that this state remembers.
-    pub fn recent_last(&self, id: OpId) -> Option<(OpId, Outcome)> {
-        self.recent.find(id).map(|outcome| (id, outcome.clone()))
+    pub fn outcome_of(&self, id: OpId) -> Option<&Outcome> {
+        self.recent.find(id)
     }
 }
 

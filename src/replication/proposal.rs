@@ -282,7 +282,7 @@ mod tests {
                 (false, next) => assert_eq!(next, Next::Done(Outcome::NotFound)),
                 (true, Next::Accept(_, state)) => {
                     assert_eq!(state.record, None);
-                    assert!(state.recent_last(delete.id).is_some(), "it is remembered");
+                    assert!(state.outcome_of(delete.id).is_some(), "it is remembered");
                 }
                 (true, next) => panic!("{next:?}"),
             }

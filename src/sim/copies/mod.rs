@@ -241,9 +241,9 @@ impl World {
             Next::Prepare(ballot) => self.send_all(at, &view, &Message::Prepare { try_: number, key, ballot }),
             Next::Accept(ballot, state) => {
                 if self.without == Without::CommittedRefusals
-                    && let Some((_, Outcome::PreconditionFailed(there))) = state.recent_last(run.proposal.id)
+                    && let Some(outcome @ Outcome::PreconditionFailed(_)) = state.outcome_of(run.proposal.id)
                 {
-                    self.done(at, number, &Outcome::PreconditionFailed(there));
+                    self.done(at, number, outcome);
                     return;
                 }
                 if self.nodes[at].now.running[&number].leads {
