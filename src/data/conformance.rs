@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use super::command::Outcome;
 use super::key::{Key, KeySpace, Place, Slot};
 use super::record::{Record, Version};
+use super::register::{Accepted, OpId, Recent, Register, State};
 use super::store::{HoldRow, Store, Trouble, Usage};
 use super::user::ListQuery;
 use crate::base::{Capacity, Contact, Id, Incarnation, Rng, Wall};
 
 const NOW: Wall = Wall(50);
 
-/// What was put, as a plain map does it.
-type Model = BTreeMap<Vec<u8>, Record>;
+/// What was set, as a plain map does it.
+type Model = BTreeMap<Vec<u8>, Register>;
 
 /// Runs the suite on stores that `make` gives, each empty, with this seed.
 ///
@@ -43,8 +45,36 @@ fn record(rng: &mut Rng, n: u64) -> Record {
     let value: Vec<u8> = (0..rng.below(40)).map(|_| b'v').chain([u8::try_from(n % 256).unwrap_or(0)]).collect();
     let content_type = (rng.below(3) == 0).then(|| "text/plain".into());
     let expires = (rng.below(3) == 0).then(|| Wall(rng.below(100)));
-    let version = Version { epoch: u64::MAX - 1, round: 0, n, node: Incarnation(u128::MAX - 7) };
+    let version = Version { round: rng.below(2) * u64::MAX, ..ballot(n) };
     Record { value: value.into(), content_type, version, modified: Wall(n), expires }
+}
+
+fn ballot(n: u64) -> Version {
+    Version { epoch: u64::MAX - 1, round: 3, n, node: Incarnation(u128::MAX - u128::from(n % 5)) }
+}
+
+/// With every kind of vote, also on a key that was removed.
+fn register(rng: &mut Rng, n: u64) -> Register {
+    let is_plain = rng.below(3) == 0;
+    let record = (is_plain || rng.below(4) > 0).then(|| record(rng, n));
+    if let Some(record) = record.clone().filter(|_| is_plain) {
+        return record.into();
+    }
+    let outcomes = [
+        Outcome::NotFound,
+        Outcome::Deleted,
+        Outcome::PreconditionFailed(None),
+        Outcome::PreconditionFailed(Some(ballot(n))),
+        Outcome::Created(ballot(n)),
+        Outcome::Replaced(Version { round: 0, ..ballot(n + 1) }),
+    ];
+    let id = |n: usize| OpId { node: Incarnation(n as u128), n: u64::MAX - n as u64, issued: Wall(300 << n) };
+    let ended = (0..rng.index(8)).map(|n| (id(n), outcomes[n % 6].clone())).collect();
+    let recent = Recent::new(ended, (rng.below(2) == 0).then_some(Wall(n << 20)));
+    let state = State { record, recent };
+    let accepted = Accepted { ballot: ballot(n), copied: rng.below(2) == 0, state };
+    let promised = (rng.below(2) == 0).then(|| ballot(n + 128));
+    Register::new(promised, (rng.below(6) > 0).then_some(accepted))
 }
 
 fn change<S: Store>(store: &mut S, model: &mut Model, rng: &mut Rng, space: KeySpace, n: u64) -> Result<(), Trouble> {
@@ -60,23 +90,25 @@ fn change<S: Store>(store: &mut S, model: &mut Model, rng: &mut Rng, space: KeyS
             model.remove(&key);
         }
         _ => {
-            let record = record(rng, n);
-            store.put(place(space, &key), record.clone())?;
-            model.insert(key, record);
+            let register = register(rng, n);
+            store.set(place(space, &key), register.clone())?;
+            model.insert(key, register);
         }
     }
     Ok(())
 }
 
 fn same_records<S: Store>(store: &S, model: &Model, space: KeySpace) -> Result<(), Trouble> {
-    for (key, record) in model {
-        assert_eq!(store.get(&place(space, key))?.as_ref(), Some(record));
+    for (key, register) in model {
+        assert_eq!(store.register(&place(space, key))?.as_ref(), Some(register));
+        assert_eq!(store.get(&place(space, key))?.as_ref(), register.record());
     }
-    assert_eq!(store.get(&place(space, b"nobody put this"))?, None);
-    let bytes: usize = model.iter().map(|(key, record)| key.len() + record.user_bytes()).sum();
-    assert_eq!(store.usage(), Usage { keys: model.len() as u64, bytes: bytes as u64 });
-    assert_eq!(store.next_expiry()?, model.values().filter_map(|record| record.expires).min());
-    let due = model.values().filter(|record| record.is_expired(NOW)).count();
+    assert_eq!(store.register(&place(space, b"nobody put this"))?, None);
+    let records = || model.iter().filter_map(|(key, register)| Some((key, register.record()?)));
+    let bytes: usize = records().map(|(key, record)| key.len() + record.user_bytes()).sum();
+    assert_eq!(store.usage(), Usage { keys: records().count() as u64, bytes: bytes as u64 });
+    assert_eq!(store.next_expiry()?, records().filter_map(|(_, record)| record.expires).min());
+    let due = records().filter(|(_, record)| record.is_expired(NOW)).count();
     assert_eq!(store.expired(NOW, usize::MAX)?.len(), due);
     assert_eq!(store.expired(NOW, 1)?.len(), due.min(1));
     Ok(())
@@ -90,8 +122,8 @@ fn same_scans<S: Store>(store: &S, model: &Model, space: KeySpace) -> Result<(),
         let mut ids: Vec<Id> = Vec::new();
         loop {
             let chunk = store.scan(slot, cursor.as_ref(), 20)?;
-            for (key, record) in &chunk.entries {
-                assert_eq!(model.get(key.as_bytes()), Some(record));
+            for (key, register) in &chunk.entries {
+                assert_eq!(model.get(key.as_bytes()), Some(register));
                 ids.push(space.place(key.clone()).id);
             }
             cursor = chunk.next;
@@ -118,7 +150,7 @@ fn same_pages<S: Store>(store: &S, model: &Model, space: KeySpace, rng: &mut Rng
             let page = store.list(&query, NOW, &keep)?;
             assert!(page.items.len() <= 2 && (!page.more || page.items.len() == 2));
             for item in &page.items {
-                let record = &model[item.key.as_bytes()];
+                let record = model[item.key.as_bytes()].record().expect("only records are listed");
                 assert_eq!((item.size, item.version), (record.value.len() as u64, record.version));
                 assert_eq!((&item.content_type, item.expires), (&record.content_type, record.expires));
                 listed.push(item.key.as_bytes().to_vec());
@@ -128,11 +160,12 @@ fn same_pages<S: Store>(store: &S, model: &Model, space: KeySpace, rng: &mut Rng
                 break;
             }
         }
-        let wanted = |key: &[u8], record: &Record| {
-            key.starts_with(&prefix) && !record.is_expired(NOW) && keep(place(space, key).slot)
+        let wanted = |key: &[u8], register: &Register| {
+            let is_live = register.record().is_some_and(|record| !record.is_expired(NOW));
+            key.starts_with(&prefix) && is_live && keep(place(space, key).slot)
         };
         let expected: Vec<_> =
-            model.iter().filter(|(key, record)| wanted(key, record)).map(|(key, _)| key.clone()).collect();
+            model.iter().filter(|(key, register)| wanted(key, register)).map(|(key, _)| key.clone()).collect();
         assert_eq!(listed, expected);
     }
     Ok(())

@@ -12,6 +12,7 @@ pub mod record;
 pub mod register;
 pub mod store;
 pub mod user;
+pub mod vote;
 pub mod work;
 
 pub use command::{Applied, Change, Command, Condition, Outcome, Put, Tag, apply};
@@ -19,4 +20,5 @@ pub use key::{Key, KeyError, KeySpace, Place, Slot, SlotSet};
 pub use record::{Record, Version};
 pub use store::{Chunk, Cursor, HoldRow, MemoryStore, Store, Trouble, Usage};
 pub use user::{Check, Failure, Item, ListQuery, Page, UserReply, UserRequest};
+pub use vote::{Answer, Ask, Vote};
 pub use work::{Done, Entry, Gauge, Part, Work, carry_out, gauge};

@@ -5,8 +5,6 @@
 //! 0 of the epoch ([`grant`]). Who has the word goes from one chosen value to the next with one accept each, as no
 //! ballot of another lies between its own.
 
-use std::collections::VecDeque;
-
 use super::command::{Change, Command, Outcome, apply};
 use super::record::{Record, Version};
 use crate::base::{Incarnation, Wall};
@@ -42,13 +40,15 @@ pub struct State {
 /// Operations that a key remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recent {
-    ended: VecDeque<(OpId, Outcome)>,
-    /// Of those that are remembered no more, when the latest was asked.
+    // The oldest first. Most keys have one or none.
+    ended: Vec<(OpId, Outcome)>,
     evicted: Option<Wall>,
 }
 
-/// Operations remembered for each key.
+/// Operations remembered for each key, at most.
 pub const RECENT_MAX: usize = 16;
+/// Nobody tries an operation again that was asked so long before another.
+const RECENT_FOR_MS: u64 = 60_000;
 
 /// What a member has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,20 +64,66 @@ pub struct Accepted {
 /// One key at one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Register {
+    // Only above what it has accepted, which promises as much.
     promised: Option<Ballot>,
     accepted: Option<Accepted>,
 }
 
+impl From<Record> for Register {
+    /// Of a record that was put without a vote, as the only copy there is.
+    fn from(record: Record) -> Self {
+        let state = State { record: Some(record.clone()), recent: Recent::default() };
+        Self::new(None, Some(Accepted { ballot: record.version, copied: false, state }))
+    }
+}
+
 impl Register {
+    /// What was written down.
+    pub fn new(promised: Option<Ballot>, accepted: Option<Accepted>) -> Self {
+        let ballot = accepted.as_ref().map(|accepted| accepted.ballot);
+        Self { promised: promised.filter(|promised| Some(*promised) > ballot), accepted }
+    }
+
+    /// What it has promised above what it has accepted.
+    pub fn promised(&self) -> Option<Ballot> {
+        self.promised
+    }
+
+    /// The record under the key, if there is any.
+    pub fn record(&self) -> Option<&Record> {
+        self.accepted.as_ref()?.state.record.as_ref()
+    }
+
+    /// The same of a register that is not needed any more.
+    pub fn into_record(self) -> Option<Record> {
+        self.accepted?.state.record
+    }
+
     /// What it has accepted.
     pub fn accepted(&self) -> Option<&Accepted> {
         self.accepted.as_ref()
+    }
+
+    /// What it has accepted, of a register that is not needed any more.
+    pub fn into_accepted(self) -> Option<Accepted> {
+        self.accepted
     }
 
     /// The least that a ballot must be to be accepted.
     pub fn floor(&self, grant: Ballot) -> Ballot {
         let accepted = self.accepted.as_ref().map(|accepted| accepted.ballot);
         self.promised.into_iter().chain(accepted).fold(grant, Ballot::max)
+    }
+
+    /// Whether who has the word of this ballot has proposed what is here, or nobody has since the view gave that word.
+    pub fn is_led_by(&self, ballot: Ballot) -> bool {
+        let word = |ballot: Ballot| (ballot.epoch, ballot.round, ballot.node);
+        match &self.accepted {
+            Some(own) if word(own.ballot) == word(ballot) => true,
+            // A round that was won begins with an accept, which may have missed this register.
+            _ if ballot.round > 0 => false,
+            own => own.as_ref().is_none_or(|own| own.copied || own.ballot.epoch < ballot.epoch),
+        }
     }
 
     /// Promises to accept nothing below this ballot and tells what was accepted; the error is what was promised before.
@@ -96,16 +142,17 @@ impl Register {
         if ballot < floor {
             return Err(floor);
         }
-        self.promised = Some(ballot);
-        self.accepted = Some(Accepted { ballot, copied: false, state });
+        *self = Self::new(self.promised, Some(Accepted { ballot, copied: false, state }));
         Ok(())
     }
 
-    /// Takes what a member of an earlier view has accepted, if it is newer. Only before this member serves.
-    pub fn copy(&mut self, theirs: &Accepted) {
-        if self.accepted.as_ref().is_none_or(|own| own.ballot < theirs.ballot) {
-            self.accepted = Some(Accepted { copied: true, ..theirs.clone() });
+    /// Takes what a member of an earlier view has accepted, if it is newer; true if so. Only before this member serves.
+    pub fn copy(&mut self, theirs: &Accepted) -> bool {
+        let is_newer = self.accepted.as_ref().is_none_or(|own| own.ballot < theirs.ballot);
+        if is_newer {
+            *self = Self::new(self.promised, Some(Accepted { copied: true, ..theirs.clone() }));
         }
+        is_newer
     }
 }
 
@@ -117,6 +164,21 @@ impl State {
 }
 
 impl Recent {
+    /// What was written down: operations, the oldest first, and when the latest was asked of those that are forgotten.
+    pub fn new(ended: Vec<(OpId, Outcome)>, evicted: Option<Wall>) -> Self {
+        Self { ended, evicted }
+    }
+
+    /// The operations and how they ended, the oldest first.
+    pub fn ended(&self) -> &[(OpId, Outcome)] {
+        &self.ended
+    }
+
+    /// Of those that are remembered no more, when the latest was asked.
+    pub fn evicted(&self) -> Option<Wall> {
+        self.evicted
+    }
+
     /// How an operation ended that was carried out before.
     pub fn find(&self, id: OpId) -> Option<&Outcome> {
         self.ended.iter().find(|(of, _)| *of == id).map(|(_, outcome)| outcome)
@@ -128,12 +190,20 @@ impl Recent {
     }
 
     fn remember(&mut self, id: OpId, outcome: &Outcome) {
-        self.ended.push_back((id, outcome.clone()));
-        if self.ended.len() > RECENT_MAX
-            && let Some((gone, _)) = self.ended.pop_front()
-        {
-            self.evicted = self.evicted.max(Some(gone.issued));
-        }
+        let old = Wall(id.issued.0.saturating_sub(RECENT_FOR_MS));
+        let surplus = (self.ended.len() + 1).saturating_sub(RECENT_MAX);
+        let mut at = 0;
+        let evicted = &mut self.evicted;
+        self.ended.retain(|(gone, _)| {
+            at += 1;
+            let stays = at > surplus && gone.issued >= old;
+            if !stays {
+                *evicted = (*evicted).max(Some(gone.issued));
+            }
+            stays
+        });
+        self.ended.reserve_exact(1);
+        self.ended.push((id, outcome.clone()));
     }
 }
 

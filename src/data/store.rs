@@ -1,6 +1,6 @@
-//! The store: an ordered map from [`Place`] to [`Record`], behind a narrow trait so that the engine is replaceable.
+//! The store: an ordered map from [`Place`] to [`Register`], behind a narrow trait so that the engine is replaceable.
 //!
-//! It keeps what [`super::apply`] decided and answers scans, and it keeps which slots this node holds, without knowing
+//! It keeps what was decided elsewhere and answers scans, and it keeps which slots this node holds, without knowing
 //! what that means. It knows no peers and no clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +9,7 @@ use std::ops::Bound;
 
 use super::key::{Key, KeySpace, Place, Slot};
 use super::record::Record;
+use super::register::Register;
 use super::user::{Item, ListQuery, Page};
 use crate::base::{Contact, Id, Incarnation, Wall};
 
@@ -18,8 +19,8 @@ pub type Cursor = (Id, Key);
 /// Part of a slot, in the order of (id, key).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// Keys and records.
-    pub entries: Vec<(Key, Record)>,
+    /// Keys and what is there.
+    pub entries: Vec<(Key, Register)>,
     /// Where to go on, `None` at the slot's end.
     pub next: Option<Cursor>,
 }
@@ -27,7 +28,7 @@ pub struct Chunk {
 /// How much is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Number of keys.
+    /// Number of keys with a record.
     pub keys: u64,
     /// Bytes of keys, values and content types.
     pub bytes: u64,
@@ -65,21 +66,29 @@ pub struct HoldRow {
     pub frozen_for: Option<Contact>,
 }
 
-/// An ordered map from place to record.
+/// An ordered map from place to register.
 pub trait Store {
     /// How keys fall into slots.
     fn space(&self) -> KeySpace;
+    /// What is at `place`, if anything is.
+    fn register(&self, place: &Place) -> Result<Option<Register>, Trouble>;
+    /// Stores this at `place`.
+    fn set(&mut self, place: Place, register: Register) -> Result<(), Trouble>;
     /// The record at `place`, also an expired one.
-    fn get(&self, place: &Place) -> Result<Option<Record>, Trouble>;
-    /// Stores `record` at `place`.
-    fn put(&mut self, place: Place, record: Record) -> Result<(), Trouble>;
+    fn get(&self, place: &Place) -> Result<Option<Record>, Trouble> {
+        Ok(self.register(place)?.and_then(Register::into_record))
+    }
+    /// Stores `record` at `place`, as the only copy there is.
+    fn put(&mut self, place: Place, record: Record) -> Result<(), Trouble> {
+        self.set(place, record.into())
+    }
     /// Forgets what is at `place`.
     fn remove(&mut self, place: &Place) -> Result<(), Trouble>;
     /// Entries of `slot` after the cursor, until their user bytes reach `budget_bytes`; at least one if there is one.
     fn scan(&self, slot: Slot, after: Option<&Cursor>, budget_bytes: usize) -> Result<Chunk, Trouble>;
     /// Keys that `query` asks for, in the order of their bytes, of the slots that `keep` accepts, without the expired.
     fn list(&self, query: &ListQuery, now: Wall, keep: &dyn Fn(Slot) -> bool) -> Result<Page, Trouble>;
-    /// Forgets all records of `slot`.
+    /// Forgets all that is in `slot`.
     fn clear(&mut self, slot: Slot) -> Result<(), Trouble>;
     /// What is in the store.
     fn usage(&self) -> Usage;
@@ -101,8 +110,8 @@ pub trait Store {
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     space: KeySpace,
-    records: BTreeMap<Place, Record>,
-    // Keys in the order of their bytes: a listing reads one page of it, where a scan of `records` would read all.
+    registers: BTreeMap<Place, Register>,
+    // Keys in the order of their bytes: a listing reads one page of it, where a scan of `registers` would read all.
     by_key: BTreeSet<Key>,
     by_expiry: BTreeSet<(Wall, Place)>,
     usage: Usage,
@@ -116,7 +125,7 @@ impl MemoryStore {
     pub fn new(space: KeySpace) -> Self {
         Self {
             space,
-            records: BTreeMap::new(),
+            registers: BTreeMap::new(),
             by_key: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
             usage: Usage::default(),
@@ -143,14 +152,20 @@ impl MemoryStore {
     }
 
     fn take(&mut self, place: &Place) {
-        let Some(record) = self.records.remove(place) else { return };
-        self.usage.keys -= 1;
-        self.usage.bytes -= (place.key.as_bytes().len() + record.user_bytes()) as u64;
+        let Some(register) = self.registers.remove(place) else { return };
         self.by_key.remove(&place.key);
+        let Some(record) = register.record() else { return };
+        self.usage.keys -= 1;
+        self.usage.bytes -= size(place, Some(record));
         if let Some(at) = record.expires {
             self.by_expiry.remove(&(at, place.clone()));
         }
     }
+}
+
+/// What counts of a key with this record, in bytes.
+fn size(place: &Place, record: Option<&Record>) -> u64 {
+    record.map_or(0, |record| (place.key.as_bytes().len() + record.user_bytes()) as u64)
 }
 
 fn smallest_key() -> Key {
@@ -163,26 +178,28 @@ impl Store for MemoryStore {
         self.space
     }
 
-    fn get(&self, place: &Place) -> Result<Option<Record>, Trouble> {
-        Ok(self.records.get(place).cloned())
+    fn register(&self, place: &Place) -> Result<Option<Register>, Trouble> {
+        Ok(self.registers.get(place).cloned())
     }
 
-    fn put(&mut self, place: Place, record: Record) -> Result<(), Trouble> {
-        let added = (place.key.as_bytes().len() + record.user_bytes()) as u64;
-        let present = self.records.get(&place).map_or(0, |old| place.key.as_bytes().len() + old.user_bytes()) as u64;
+    fn set(&mut self, place: Place, register: Register) -> Result<(), Trouble> {
+        let added = size(&place, register.record());
+        let present = size(&place, self.registers.get(&place).and_then(Register::record));
         let bytes_max = self.bytes_max.unwrap_or(u64::MAX);
         self.refused = self.usage.bytes - present + added > bytes_max && added > present;
         if self.refused {
             return Err(Trouble::Full(format!("this node's budget of {bytes_max} bytes (--max-bytes) is used up")));
         }
         self.take(&place);
-        self.usage.keys += 1;
-        self.usage.bytes += (place.key.as_bytes().len() + record.user_bytes()) as u64;
-        if let Some(at) = record.expires {
-            self.by_expiry.insert((at, place.clone()));
+        if let Some(record) = register.record() {
+            self.usage.keys += 1;
+            if let Some(at) = record.expires {
+                self.by_expiry.insert((at, place.clone()));
+            }
         }
+        self.usage.bytes += added;
         self.by_key.insert(place.key.clone());
-        self.records.insert(place, record);
+        self.registers.insert(place, register);
         Ok(())
     }
 
@@ -201,13 +218,13 @@ impl Store for MemoryStore {
         let mut chunk = Chunk::default();
         let mut bytes = 0;
         let mut last = None;
-        for (place, record) in self.records.range((first, end)) {
+        for (place, register) in self.registers.range((first, end)) {
             if bytes >= budget_bytes && !chunk.entries.is_empty() {
                 chunk.next = last;
                 return Ok(chunk);
             }
-            bytes += place.key.as_bytes().len() + record.user_bytes();
-            chunk.entries.push((place.key.clone(), record.clone()));
+            bytes += place.key.as_bytes().len() + register.record().map_or(0, Record::user_bytes);
+            chunk.entries.push((place.key.clone(), register.clone()));
             last = Some((place.id, place.key.clone()));
         }
         Ok(chunk)
@@ -224,7 +241,8 @@ impl Store for MemoryStore {
                 break;
             }
             let place = self.space.place(key.clone());
-            let Some(record) = self.records.get(&place).filter(|record| !record.is_expired(now)) else { continue };
+            let record = self.registers.get(&place).and_then(Register::record);
+            let Some(record) = record.filter(|record| !record.is_expired(now)) else { continue };
             if !keep(place.slot) {
                 continue;
             }
@@ -244,7 +262,7 @@ impl Store for MemoryStore {
     }
 
     fn clear(&mut self, slot: Slot) -> Result<(), Trouble> {
-        let places: Vec<Place> = self.records.range(Self::slot_range(slot)).map(|(place, _)| place.clone()).collect();
+        let places: Vec<Place> = self.registers.range(Self::slot_range(slot)).map(|(place, _)| place.clone()).collect();
         for place in &places {
             self.take(place);
         }

@@ -6,8 +6,10 @@
 use super::command::{Change, Command, Condition, Outcome, apply};
 use super::key::{Key, Place, Slot, SlotSet};
 use super::record::{Record, Version};
+use super::register::{Accepted, Register};
 use super::store::{Cursor, HoldRow, Store, Trouble, Usage};
 use super::user::{ListQuery, Page};
+use super::vote::{Answer, Ask, Vote};
 use crate::base::Wall;
 
 /// A key with its record, or with `None`: removed since it was sent.
@@ -46,6 +48,26 @@ pub enum Work {
         entries: Vec<Entry>,
         /// There are records of this node's own: the higher version stays, and removals are not believed.
         merge: bool,
+    },
+    /// Asks one register, as a member of a view. Answered by [`Done::Voted`].
+    Vote(Box<Vote>),
+    /// What has been accepted in a slot, a part of it: after this cursor or from the start, until these user bytes are
+    /// enough. Answered by [`Done::Scanned`].
+    Scan {
+        /// The slot.
+        slot: Slot,
+        /// Where the part before ended.
+        after: Option<Cursor>,
+        /// How much is enough.
+        budget_bytes: usize,
+    },
+    /// Takes what members of an earlier view have accepted, where it is newer; what belongs to another slot is left out.
+    /// Answered by [`Done::Changed`].
+    Copy {
+        /// The slot.
+        slot: Slot,
+        /// Keys and what was accepted there.
+        entries: Vec<(Key, Accepted)>,
     },
     /// Forgets all records of some slots. Answered by [`Done::Changed`].
     Clear(Vec<Slot>),
@@ -91,6 +113,15 @@ pub enum Done {
         /// How many of [`Part::changed`] were read.
         changed: usize,
     },
+    /// A register has answered.
+    Voted(Answer),
+    /// A part of a slot.
+    Scanned {
+        /// Keys and what was accepted there.
+        entries: Vec<(Key, Accepted)>,
+        /// Where the scan goes on; `None` at its end.
+        next: Option<Cursor>,
+    },
     /// Something was changed.
     Changed,
     /// So many records had expired.
@@ -116,7 +147,10 @@ impl Work {
     /// Whether it changes nothing and may be answered before what was asked earlier. Parts of slots are read in turn:
     /// what was written before must be in them.
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::Run { command: Command::Get, .. } | Self::List { .. })
+        match self {
+            Self::Vote(vote) => vote.ask == Ask::Peek,
+            other => matches!(other, Self::Run { command: Command::Get, .. } | Self::List { .. }),
+        }
     }
 }
 
@@ -169,6 +203,16 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             absorb(slot, entries, merge, store)?;
             Done::Changed
         }
+        Work::Vote(vote) => Done::Voted(vote.carry_out(store)?),
+        Work::Scan { slot, after, budget_bytes } => {
+            let chunk = store.scan(slot, after.as_ref(), budget_bytes)?;
+            let accepted = |(key, register): (Key, Register)| Some((key, register.into_accepted()?));
+            Done::Scanned { entries: chunk.entries.into_iter().filter_map(accepted).collect(), next: chunk.next }
+        }
+        Work::Copy { slot, entries } => {
+            copy(slot, entries, store)?;
+            Done::Changed
+        }
         Work::Clear(slots) => {
             for slot in slots {
                 store.clear(slot)?;
@@ -197,8 +241,8 @@ fn read(part: Part, store: &impl Store) -> Result<Done, Trouble> {
     let (mut entries, mut next, mut bytes) = (Vec::new(), None, 0);
     if let Some(after) = scan {
         let chunk = store.scan(slot, after.as_ref(), budget_bytes)?;
-        bytes = chunk.entries.iter().map(|(key, record)| size(key, Some(record))).sum();
-        entries.extend(chunk.entries.into_iter().map(|(key, record)| (key, Some(record))));
+        bytes = chunk.entries.iter().map(|(key, register)| size(key, register.record())).sum();
+        entries.extend(chunk.entries.into_iter().map(|(key, register)| (key, register.into_record())));
         next = chunk.next;
     }
     let get = |(id, key): Cursor| -> Result<Entry, Trouble> {
@@ -219,6 +263,18 @@ fn read(part: Part, store: &impl Store) -> Result<Done, Trouble> {
         taken += 1;
     }
     Ok(Done::Read { entries, next, changed: taken })
+}
+
+fn copy(slot: Slot, entries: Vec<(Key, Accepted)>, store: &mut impl Store) -> Result<(), Trouble> {
+    let space = store.space();
+    let places = entries.into_iter().map(|(key, theirs)| (space.place(key), theirs));
+    for (place, theirs) in places.filter(|(place, _)| place.slot == slot) {
+        let mut register = store.register(&place)?.unwrap_or_default();
+        if register.copy(&theirs) {
+            store.set(place, register)?;
+        }
+    }
+    Ok(())
 }
 
 fn absorb(slot: Slot, entries: Vec<Entry>, merge: bool, store: &mut impl Store) -> Result<(), Trouble> {

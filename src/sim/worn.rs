@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::base::Wall;
-use crate::data::{
-    Chunk, Cursor, HoldRow, KeySpace, ListQuery, MemoryStore, Page, Place, Record, Slot, Store, Trouble, Usage,
-};
+use crate::data::register::Register;
+use crate::data::{Chunk, Cursor, HoldRow, KeySpace, ListQuery, MemoryStore, Page, Place, Slot, Store, Trouble, Usage};
 
 /// See the module.
 pub(super) struct Worn<'a> {
@@ -19,16 +18,16 @@ impl Store for Worn<'_> {
         self.store.space()
     }
 
-    fn get(&self, place: &Place) -> Result<Option<Record>, Trouble> {
+    fn register(&self, place: &Place) -> Result<Option<Register>, Trouble> {
         if self.flipped.contains(place) {
             return Err(Trouble::Damaged(place.key.clone()));
         }
-        self.store.get(place)
+        self.store.register(place)
     }
 
-    fn put(&mut self, place: Place, record: Record) -> Result<(), Trouble> {
+    fn set(&mut self, place: Place, register: Register) -> Result<(), Trouble> {
         self.flipped.remove(&place);
-        self.store.put(place, record)
+        self.store.set(place, register)
     }
 
     fn remove(&mut self, place: &Place) -> Result<(), Trouble> {

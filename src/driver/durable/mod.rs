@@ -2,9 +2,11 @@
 //!
 //! The file also says who this node is: its incarnation, its ring and members of it. It is made once the ring is known.
 
+mod file;
 mod kept;
 mod rows;
 pub mod sqlite;
+mod votes;
 mod writer;
 
 use std::fs;
@@ -141,7 +143,7 @@ impl Durable {
         };
         write(&connection).map_err(said)?;
         // Who this node is must not depend on a log that may be damaged.
-        sqlite::checkpoint(&connection)?;
+        file::checkpoint(&connection)?;
         sync_dir(&self.path).map_err(|error| error.to_string())?;
         SqliteStore::new(connection, params.space).map_err(said)
     }
@@ -153,7 +155,7 @@ impl Durable {
         latest: u64,
         waker: &Arc<Waker>,
     ) -> Result<(), String> {
-        let reader = || Ok::<_, String>(SqliteStore::uncounted(sqlite::open_reader(&self.path)?, space));
+        let reader = || Ok::<_, String>(SqliteStore::uncounted(file::open_reader(&self.path)?, space));
         let counter = if store.must_be_told().map_err(said)? { Some(reader()?) } else { None };
         // Before anything is written.
         counter.as_ref().map_or(Ok(()), SqliteStore::hold_still).map_err(said)?;

@@ -6,10 +6,20 @@ use rusqlite::{Connection, ErrorCode, Row};
 use crate::base::{Contact, Incarnation};
 use crate::data::{HoldRow, Key, KeySpace, Record, Slot, Trouble};
 
-/// What the checksum of a record is over: everything but where it is.
-pub(super) fn checksum(key: &Key, record: &Record) -> u32 {
-    let Record { value, content_type, version, modified, expires } = record;
+/// What the checksum of a row is over: everything but where it is.
+pub(super) fn checksum(key: &Key, record: Option<&Record>, vote: Option<&[u8]>) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
+    match record {
+        Some(record) => add_record(&mut hasher, key, record),
+        None => hasher.update(key.as_bytes()),
+    }
+    // Nothing of a row that says nothing, as in files of format 1.
+    hasher.update(vote.unwrap_or_default());
+    hasher.finalize()
+}
+
+fn add_record(hasher: &mut crc32fast::Hasher, key: &Key, record: &Record) {
+    let Record { value, content_type, version, modified, expires } = record;
     let lengths = [key.as_bytes().len(), value.len(), content_type.as_ref().map_or(usize::MAX, |text| text.len())];
     for length in lengths {
         hasher.update(&(length as u64).to_le_bytes());
@@ -21,7 +31,6 @@ pub(super) fn checksum(key: &Key, record: &Record) -> u32 {
     }
     hasher.update(&{ version.node.0 }.to_le_bytes());
     hasher.update(value);
-    hasher.finalize()
 }
 
 pub(super) fn read_hold(space: KeySpace, row: &Row<'_>) -> Result<(Slot, HoldRow), Trouble> {

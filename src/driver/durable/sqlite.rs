@@ -2,59 +2,38 @@
 //!
 //! `SQLite` notices no flipped bit by itself, so each record carries a checksum over all that it says. Rows are kept short,
 //! as a change costs the pages that it touches: the place of a record is the top of its key's id (the slot is the top of
-//! that), and who gave out its version is a number.
+//! that), and who gave out its version is a number. What was voted on a key stands in one column, if it says anything
+//! that the record does not.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use rusqlite::{Connection, InterruptHandle, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, InterruptHandle, OptionalExtension, Row, params};
 
+use super::file::PAGE_BYTES;
+pub use super::file::{Syncs, Unusable, open};
 use super::rows::{checksum, key_at, read_hold, trouble};
+use super::votes;
 use crate::base::{Id, Incarnation, Wall};
+use crate::data::register::Register;
 use crate::data::{
     Chunk, Cursor, HoldRow, Item, Key, KeySpace, ListQuery, Page, Place, Record, Slot, Store, Trouble, Usage, Version,
 };
 
-/// Marks the file as one of ours, for `file` and for us.
-const APPLICATION_ID: i32 = 0x6368_6b76;
-/// Of the tables. A file of a newer one is refused, one of an older one is brought up to date.
-const FORMAT: i32 = 1;
-/// Small pages, as little more than a record changes at a time, and each changed page is written twice.
-const PAGE_BYTES: u32 = 1_024;
-/// Pages in the log before they are put where they belong.
-const CHECKPOINT_PAGES: u32 = 1_000;
 /// Bits of an id that the place of a record has: as many as a number of `SQLite` that is not negative.
 const PLACE_BITS: u32 = 63;
-/// What the writer keeps of the file in memory, and what a reader does.
-const CACHE_KIB: [u32; 2] = [1_024, 512];
-
-const TABLES: &str = "
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE records (
-    place INTEGER NOT NULL, key BLOB NOT NULL,
-    epoch INTEGER NOT NULL, n INTEGER NOT NULL, node INTEGER NOT NULL,
-    modified INTEGER NOT NULL, expires INTEGER, type TEXT, value BLOB NOT NULL, sum INTEGER NOT NULL,
-    PRIMARY KEY (place, key)
-) WITHOUT ROWID;
-CREATE TABLE nodes (number INTEGER PRIMARY KEY, incarnation BLOB NOT NULL UNIQUE);
-CREATE INDEX by_expiry ON records (expires) WHERE expires IS NOT NULL;
-CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE holds (
-    slot INTEGER PRIMARY KEY, epoch INTEGER NOT NULL,
-    taken_from BLOB, taken_epoch INTEGER, frozen_for BLOB, frozen_at TEXT
-);
-";
+/// Stands for when a record was put where there is none: it was removed, or nothing was accepted yet.
+const NO_RECORD: i64 = -1;
 
 const GET: &str =
-    "SELECT epoch, n, node, modified, expires, type, value, sum FROM records WHERE place = ?1 AND key = ?2";
-const SCAN: &str = "SELECT epoch, n, node, modified, expires, type, value, sum, key FROM records \
+    "SELECT epoch, n, node, modified, expires, type, value, sum, vote FROM records WHERE place = ?1 AND key = ?2";
+const SCAN: &str = "SELECT epoch, n, node, modified, expires, type, value, sum, vote, key FROM records \
                     WHERE place BETWEEN ?1 AND ?2 ORDER BY place, key";
-const SCAN_ON: &str = "SELECT epoch, n, node, modified, expires, type, value, sum, key FROM records \
+const SCAN_ON: &str = "SELECT epoch, n, node, modified, expires, type, value, sum, vote, key FROM records \
                        WHERE (place, key) > (?1, ?3) AND place <= ?2 ORDER BY place, key";
-const INSERT: &str = "INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+const INSERT: &str = "INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 const UPDATE: &str = "UPDATE records SET epoch = ?3, n = ?4, node = ?5, modified = ?6, expires = ?7, type = ?8, \
-                      value = ?9, sum = ?10 WHERE place = ?1 AND key = ?2";
+                      value = ?9, sum = ?10, vote = ?11 WHERE place = ?1 AND key = ?2";
 
 /// See the module.
 #[derive(Debug)]
@@ -64,10 +43,14 @@ pub struct SqliteStore {
     // Below zero while what was there at the start is not counted.
     usage: Signed,
     // What was found where a command looked last: it is about to write there.
-    latest: RefCell<Option<(Place, Option<u64>)>>,
+    latest: RefCell<Option<(Place, Option<There>)>>,
     // What is in the table of nodes, as far as it was needed.
     nodes: RefCell<BTreeMap<Incarnation, i64>>,
 }
+
+/// A row: the user bytes of its record, if it has one.
+#[derive(Clone, Copy, Debug)]
+struct There(Option<u64>);
 
 /// Keys and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,74 +68,6 @@ impl Signed {
 
 /// A file of more bytes is counted while it is used already.
 const COUNTED_AT_ONCE: u64 = 4 * 1_024 * 1_024;
-
-/// When what is written is safe from a power cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Syncs {
-    /// Before it is acknowledged.
-    EachCommit,
-    /// When the owner of the file says so, and when the log is put where it belongs.
-    Told,
-    /// Whenever the system likes.
-    Never,
-}
-
-/// Why a file cannot be used, in words.
-pub type Unusable = String;
-
-/// Opens the file, made if it is missing, for writing.
-pub fn open(path: &Path, syncs: Syncs) -> Result<Connection, Unusable> {
-    let connection = Connection::open(path).map_err(|error| error.to_string())?;
-    prepare(&connection, syncs).map_err(|error| error.to_string())??;
-    Ok(connection)
-}
-
-/// Another connection to a file that is open for writing.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, Unusable> {
-    let open = || {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        connection.pragma_update(None, "cache_size", -i64::from(CACHE_KIB[1]))?;
-        Ok(connection)
-    };
-    open().map_err(|error: rusqlite::Error| error.to_string())
-}
-
-/// Puts the log where it belongs.
-pub(super) fn checkpoint(connection: &Connection) -> Result<(), Unusable> {
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(|error| error.to_string())
-}
-
-fn prepare(connection: &Connection, syncs: Syncs) -> rusqlite::Result<Result<(), Unusable>> {
-    let format: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let is_new: bool = connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?;
-    if !is_new && application != APPLICATION_ID {
-        return Ok(Err("it is no store of chordkv".to_owned()));
-    }
-    if format > FORMAT {
-        return Ok(Err(format!(
-            "it is of format {format}, and this program knows formats up to {FORMAT}: use a newer one"
-        )));
-    }
-    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    let synchronous = match syncs {
-        Syncs::EachCommit => "FULL",
-        Syncs::Told => "NORMAL",
-        Syncs::Never => "OFF",
-    };
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    connection.pragma_update(None, "cache_size", -i64::from(CACHE_KIB[0]))?;
-    connection.set_prepared_statement_cache_capacity(32);
-    if is_new {
-        let tables = format!(
-            "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
-        );
-        connection.execute_batch(&tables)?;
-    }
-    Ok(Ok(()))
-}
 
 impl SqliteStore {
     /// Over an open file. How much is in a large one, it has to be told: see [`SqliteStore::must_be_told`].
@@ -263,7 +178,8 @@ impl SqliteStore {
             let (keys, bytes): (i64, i64) = (row.get(0)?, row.get(1)?);
             Ok(Usage { keys: keys.cast_unsigned(), bytes: bytes.cast_unsigned() })
         };
-        let sums = "count(*), ifnull(sum(length(key) + length(value) + ifnull(octet_length(type), 0)), 0)";
+        let sums = "count(*) FILTER (WHERE modified >= 0), ifnull(sum(length(key) + length(value) + \
+                    ifnull(octet_length(type), 0)) FILTER (WHERE modified >= 0), 0)";
         let counted = match slot {
             None => self.connection.query_row(&format!("SELECT {sums} FROM records"), [], count),
             Some(slot) => {
@@ -319,35 +235,44 @@ impl SqliteStore {
     }
 
     /// Of the columns of [`GET`].
-    fn read_record(&self, key: &Key, row: &Row<'_>) -> Result<Record, Trouble> {
+    fn read_register(&self, key: &Key, row: &Row<'_>) -> Result<Register, Trouble> {
         // Whatever has another type than it was written with is damaged, too.
-        let damaged = |_| Trouble::Damaged(key.clone());
-        let read = || -> rusqlite::Result<(Record, i32)> {
-            let content_type: Option<String> = row.get(5)?;
-            let value = row.get_ref(6)?.as_blob()?;
-            let record = Record {
-                value: value.into(),
-                content_type: content_type.map(Into::into),
-                version: self.read_version(row)?,
-                modified: Wall(row.get::<_, i64>(3)?.cast_unsigned()),
-                expires: row.get::<_, Option<i64>>(4)?.map(|at| Wall(at.cast_unsigned())),
-            };
-            Ok((record, row.get(7)?))
+        let read = || -> rusqlite::Result<Option<Register>> {
+            let vote = row.get_ref(8)?.as_blob_or_null()?;
+            let modified: i64 = row.get(3)?;
+            let record = if modified == NO_RECORD { None } else { Some(self.read_record(row, modified, vote)?) };
+            let sum: i32 = row.get(7)?;
+            if checksum(key, record.as_ref(), vote).cast_signed() != sum {
+                return Ok(None);
+            }
+            Ok(votes::read(record, vote, &|number| self.node_of(number).ok()))
         };
-        let (record, sum) = read().map_err(damaged)?;
-        if checksum(key, &record).cast_signed() == sum { Ok(record) } else { Err(Trouble::Damaged(key.clone())) }
+        read().ok().flatten().ok_or_else(|| Trouble::Damaged(key.clone()))
     }
 
-    fn read_version(&self, row: &Row<'_>) -> rusqlite::Result<Version> {
+    fn read_record(&self, row: &Row<'_>, modified: i64, vote: Option<&[u8]>) -> rusqlite::Result<Record> {
+        let content_type: Option<String> = row.get(5)?;
+        let value = row.get_ref(6)?.as_blob()?;
+        Ok(Record {
+            value: value.into(),
+            content_type: content_type.map(Into::into),
+            version: self.read_version(row, vote)?,
+            modified: Wall(modified.cast_unsigned()),
+            expires: row.get::<_, Option<i64>>(4)?.map(|at| Wall(at.cast_unsigned())),
+        })
+    }
+
+    fn read_version(&self, row: &Row<'_>, vote: Option<&[u8]>) -> rusqlite::Result<Version> {
         let (epoch, n): (i64, i64) = (row.get(0)?, row.get(1)?);
-        Ok(Version { epoch: epoch.cast_unsigned(), round: 0, n: n.cast_unsigned(), node: self.node_of(row.get(2)?)? })
+        let round = votes::round_of(vote).ok_or(rusqlite::Error::InvalidQuery)?;
+        Ok(Version { epoch: epoch.cast_unsigned(), round, n: n.cast_unsigned(), node: self.node_of(row.get(2)?)? })
     }
 
     fn read_item(&self, key: &Key, row: &Row<'_>) -> Result<Item, Trouble> {
         let read = || -> rusqlite::Result<Item> {
             Ok(Item {
                 key: key.clone(),
-                version: self.read_version(row)?,
+                version: self.read_version(row, row.get_ref(6)?.as_blob_or_null()?)?,
                 expires: row.get::<_, Option<i64>>(3)?.map(|at| Wall(at.cast_unsigned())),
                 content_type: row.get::<_, Option<String>>(4)?.map(Into::into),
                 size: row.get::<_, i64>(5)?.cast_unsigned(),
@@ -356,21 +281,30 @@ impl SqliteStore {
         read().map_err(|_| Trouble::Damaged(key.clone()))
     }
 
-    /// User bytes of what is at `place`, its key included; `None` if nothing is.
-    fn size_at(&self, place: &Place) -> Result<Option<u64>, Trouble> {
-        if let Some((at, size)) = &*self.latest.borrow()
+    fn count_change(&mut self, before: Option<There>, after: Option<u64>) {
+        let before = before.and_then(|There(size)| size);
+        let keys = i64::from(after.is_some()) - i64::from(before.is_some());
+        self.usage.add(keys, after.unwrap_or(0).cast_signed() - before.unwrap_or(0).cast_signed());
+    }
+
+    /// The row of `place`, if there is one.
+    fn there(&self, place: &Place) -> Result<Option<There>, Trouble> {
+        if let Some((at, there)) = &*self.latest.borrow()
             && at == place
         {
-            return Ok(*size);
+            return Ok(*there);
         }
-        let size = "SELECT length(key) + length(value) + ifnull(octet_length(type), 0) FROM records \
+        let size = "SELECT modified, length(key) + length(value) + ifnull(octet_length(type), 0) FROM records \
                     WHERE place = ?1 AND key = ?2";
+        let read = |row: &Row<'_>| {
+            let (modified, size): (i64, i64) = (row.get(0)?, row.get(1)?);
+            Ok(There((modified != NO_RECORD).then_some(size.cast_unsigned())))
+        };
         let get = || {
             let mut statement = self.connection.prepare_cached(size)?;
-            let at = params![self.place(place.id), place.key.as_bytes()];
-            statement.query_row(at, |row| row.get::<_, i64>(0)).optional()
+            statement.query_row(params![self.place(place.id), place.key.as_bytes()], read).optional()
         };
-        get().map(|size| size.map(i64::cast_unsigned)).map_err(trouble)
+        get().map_err(trouble)
     }
 }
 
@@ -383,36 +317,40 @@ impl Store for SqliteStore {
         self.space
     }
 
-    fn get(&self, place: &Place) -> Result<Option<Record>, Trouble> {
+    fn register(&self, place: &Place) -> Result<Option<Register>, Trouble> {
         let at = params![self.place(place.id), place.key.as_bytes()];
         let get = || {
             let mut statement = self.connection.prepare_cached(GET)?;
-            statement.query_row(at, |row| Ok(self.read_record(&place.key, row))).optional()
+            statement.query_row(at, |row| Ok(self.read_register(&place.key, row))).optional()
         };
-        let record = get().map_err(trouble)?.transpose()?;
-        self.latest.replace(Some((place.clone(), record.as_ref().map(|record| size_of(&place.key, record)))));
-        Ok(record)
+        let register = get().map_err(trouble)?.transpose()?;
+        let size = |register: &Register| There(register.record().map(|record| size_of(&place.key, record)));
+        self.latest.replace(Some((place.clone(), register.as_ref().map(size))));
+        Ok(register)
     }
 
-    fn put(&mut self, place: Place, record: Record) -> Result<(), Trouble> {
-        let before = self.size_at(&place)?;
+    fn set(&mut self, place: Place, register: Register) -> Result<(), Trouble> {
+        let before = self.there(&place)?;
         self.latest.replace(None);
-        let Record { value, content_type, version, modified, expires } = &record;
-        let node = self.number_of(version.node)?;
-        let put = || {
+        let vote = votes::write(&register, &|node| self.number_of(node))?;
+        let record = register.record();
+        let version = record.map(|record| record.version);
+        let node = version.map_or(Ok(0), |version| self.number_of(version.node))?;
+        let set = || {
             // What is there is overwritten in its place, and most often is as long as before.
             let mut statement = self.connection.prepare_cached(if before.is_some() { UPDATE } else { INSERT })?;
             statement.execute(params![
                 self.place(place.id),
                 place.key.as_bytes(),
-                version.epoch.cast_signed(),
-                version.n.cast_signed(),
+                version.map_or(0, |version| version.epoch.cast_signed()),
+                version.map_or(0, |version| version.n.cast_signed()),
                 node,
-                modified.0.cast_signed(),
-                expires.map(|at| at.0.cast_signed()),
-                content_type.as_deref(),
-                &value[..],
-                checksum(&place.key, &record).cast_signed(),
+                record.map_or(NO_RECORD, |record| record.modified.0.cast_signed()),
+                record.and_then(|record| record.expires).map(|at| at.0.cast_signed()),
+                record.and_then(|record| record.content_type.as_deref()),
+                record.map_or(&[][..], |record| &record.value),
+                checksum(&place.key, record, vote.as_deref()).cast_signed(),
+                vote,
             ])?;
             if before.is_none() {
                 let mut statement = self.connection.prepare_cached("INSERT OR IGNORE INTO keys VALUES (?1)")?;
@@ -420,14 +358,13 @@ impl Store for SqliteStore {
             }
             Ok(())
         };
-        put().map_err(trouble)?;
-        let bytes = size_of(&place.key, &record).cast_signed() - before.unwrap_or(0).cast_signed();
-        self.usage.add(i64::from(before.is_none()), bytes);
+        set().map_err(trouble)?;
+        self.count_change(before, record.map(|record| size_of(&place.key, record)));
         Ok(())
     }
 
     fn remove(&mut self, place: &Place) -> Result<(), Trouble> {
-        let Some(before) = self.size_at(place)? else { return Ok(()) };
+        let Some(before) = self.there(place)? else { return Ok(()) };
         self.latest.replace(None);
         let remove = || {
             let mut statement = self.connection.prepare_cached("DELETE FROM records WHERE place = ?1 AND key = ?2")?;
@@ -435,7 +372,7 @@ impl Store for SqliteStore {
             self.connection.prepare_cached("DELETE FROM keys WHERE key = ?1")?.execute([place.key.as_bytes()])
         };
         remove().map_err(trouble)?;
-        self.usage.add(-1, -before.cast_signed());
+        self.count_change(Some(before), None);
         Ok(())
     }
 
@@ -454,11 +391,11 @@ impl Store for SqliteStore {
                     chunk.next = last.map(|place| (place.id, place.key));
                     break;
                 }
-                let entry = key_at(row, 8).and_then(|key| Ok((key.clone(), self.read_record(&key, row)?)));
+                let entry = key_at(row, 9).and_then(|key| Ok((key.clone(), self.read_register(&key, row)?)));
                 match entry {
-                    Ok((key, record)) => {
-                        bytes += key.as_bytes().len() + record.user_bytes();
-                        chunk.entries.push((key, record));
+                    Ok((key, register)) => {
+                        bytes += key.as_bytes().len() + register.record().map_or(0, Record::user_bytes);
+                        chunk.entries.push((key, register));
                     }
                     Err(trouble) => return Ok(Err(trouble)),
                 }
@@ -477,7 +414,8 @@ impl Store for SqliteStore {
             let mut keys =
                 self.connection.prepare_cached(&format!("SELECT key FROM keys WHERE key {beyond} ?1 ORDER BY key"))?;
             let mut meta = self.connection.prepare_cached(
-                "SELECT epoch, n, node, expires, type, length(value) FROM records WHERE place = ?1 AND key = ?2",
+                "SELECT epoch, n, node, expires, type, length(value), vote FROM records \
+                 WHERE place = ?1 AND key = ?2 AND modified >= 0",
             )?;
             let mut rows = keys.query([first])?;
             let mut page = Page::default();
@@ -512,9 +450,6 @@ impl Store for SqliteStore {
 
     fn clear(&mut self, slot: Slot) -> Result<(), Trouble> {
         let gone = self.count(Some(slot))?;
-        if gone.keys == 0 {
-            return Ok(());
-        }
         self.latest.replace(None);
         let clear = || {
             let keys = "DELETE FROM keys WHERE key IN (SELECT key FROM records WHERE place BETWEEN ?1 AND ?2)";
@@ -582,6 +517,8 @@ impl Store for SqliteStore {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::data::conformance::conform;
 

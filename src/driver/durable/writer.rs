@@ -169,7 +169,9 @@ impl Writer {
             let done = room.take(work).map_or_else(Done::Failed, |()| carry_out(work.clone(), &mut self.store));
             match done {
                 // Nothing was done for these, so the others need not suffer.
-                Done::Failed(Trouble::Damaged(_)) if matches!(work, Work::Run { .. }) => all.push(done),
+                Done::Failed(Trouble::Damaged(_)) if matches!(work, Work::Run { .. } | Work::Vote(_)) => {
+                    all.push(done);
+                }
                 Done::Failed(_) if room.refused => all.push(done),
                 Done::Failed(trouble) => return Err(trouble),
                 done => all.push(done),
@@ -230,6 +232,10 @@ fn added(work: &Work) -> usize {
         Work::Absorb { entries, .. } => {
             let of = |record: &Option<Record>| record.as_ref().map_or(0, Record::user_bytes);
             entries.iter().map(|(key, record)| key.as_bytes().len() + of(record)).sum()
+        }
+        Work::Vote(vote) => vote.added_bytes(),
+        Work::Copy { entries, .. } => {
+            entries.iter().map(|(key, accepted)| key.as_bytes().len() + accepted.user_bytes()).sum()
         }
         _ => 0,
     }

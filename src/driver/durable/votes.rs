@@ -1,0 +1,152 @@
+//! What a row says of its key beside the record: how it was voted for. Most rows say nothing, as a record that was put
+//! without a vote has its version for a ballot and nothing else.
+//!
+//! ```text
+//! flags, then of these what the flags name, numbers as LEB128, nodes by their numbers in the table of nodes:
+//!   round of the version · ballot · promised ballot · when the latest forgotten operation was asked
+//! then how many operations are remembered, and each: node, n, issued, how it ended, with which version
+//! ```
+
+use crate::base::{Incarnation, Wall};
+use crate::data::register::{Accepted, Ballot, OpId, Recent, Register, State};
+use crate::data::{Outcome, Record, Trouble, Version};
+
+const NOTHING_ACCEPTED: u64 = 1;
+const COPIED: u64 = 1 << 1;
+const ROUND: u64 = 1 << 2;
+const BALLOT: u64 = 1 << 3;
+const PROMISED: u64 = 1 << 4;
+const EVICTED: u64 = 1 << 5;
+
+/// The number of a node in the file.
+type Number<'a> = &'a dyn Fn(Incarnation) -> Result<i64, Trouble>;
+/// And back.
+type Node<'a> = &'a dyn Fn(i64) -> Option<Incarnation>;
+
+/// What a row says of this register beside its record; `None`: nothing.
+pub(super) fn write(register: &Register, number: Number<'_>) -> Result<Option<Vec<u8>>, Trouble> {
+    let accepted = register.accepted();
+    let version = register.record().map(|record| record.version);
+    let round = version.map(|version| version.round).filter(|round| *round > 0);
+    let ballot = accepted.map(|accepted| accepted.ballot).filter(|ballot| Some(*ballot) != version);
+    let none = Recent::default();
+    let recent = accepted.map_or(&none, |accepted| &accepted.state.recent);
+    let flags = [
+        (NOTHING_ACCEPTED, accepted.is_none()),
+        (COPIED, accepted.is_some_and(|accepted| accepted.copied)),
+        (ROUND, round.is_some()),
+        (BALLOT, ballot.is_some()),
+        (PROMISED, register.promised().is_some()),
+        (EVICTED, recent.evicted().is_some()),
+    ];
+    let flags = flags.iter().filter(|(_, is_set)| *is_set).fold(0, |all, (flag, _)| all | flag);
+    if flags == 0 && recent.ended().is_empty() {
+        return Ok(None);
+    }
+    let mut out = Vec::new();
+    put(&mut out, flags);
+    if let Some(round) = round {
+        put(&mut out, round);
+    }
+    for ballot in ballot.into_iter().chain(register.promised()) {
+        put_ballot(&mut out, ballot, number)?;
+    }
+    if let Some(Wall(evicted)) = recent.evicted() {
+        put(&mut out, evicted);
+    }
+    put(&mut out, recent.ended().len() as u64);
+    for (id, outcome) in recent.ended() {
+        put(&mut out, number(id.node)?.cast_unsigned());
+        put(&mut out, id.n);
+        put(&mut out, id.issued.0);
+        let (tag, version) = match outcome {
+            // Nobody remembers what was only read.
+            Outcome::NotFound | Outcome::Found(_) => (0, None),
+            Outcome::Deleted => (1, None),
+            Outcome::PreconditionFailed(None) => (2, None),
+            Outcome::PreconditionFailed(Some(version)) => (3, Some(version)),
+            Outcome::Created(version) => (4, Some(version)),
+            Outcome::Replaced(version) => (5, Some(version)),
+        };
+        put(&mut out, tag);
+        if let Some(version) = version {
+            put_ballot(&mut out, *version, number)?;
+        }
+    }
+    Ok(Some(out))
+}
+
+fn put(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(u8::try_from(number & 0x7f | 0x80).unwrap_or(0));
+        number >>= 7;
+    }
+    out.push(u8::try_from(number).unwrap_or(0));
+}
+
+fn put_ballot(out: &mut Vec<u8>, ballot: Ballot, number: Number<'_>) -> Result<(), Trouble> {
+    for part in [ballot.epoch, ballot.round, number(ballot.node)?.cast_unsigned(), ballot.n] {
+        put(out, part);
+    }
+    Ok(())
+}
+
+/// The round of a record's version, of what a row says beside it.
+pub(super) fn round_of(vote: Option<&[u8]>) -> Option<u64> {
+    let Some(mut vote) = vote else { return Some(0) };
+    let flags = take(&mut vote)?;
+    if flags & ROUND == 0 { Some(0) } else { take(&mut vote) }
+}
+
+/// Of a record and what its row says beside it. `None`: it is damaged.
+pub(super) fn read(record: Option<Record>, vote: Option<&[u8]>, node: Node<'_>) -> Option<Register> {
+    let Some(mut vote) = vote else { return record.map(Register::from) };
+    let flags = take(&mut vote)?;
+    if flags & ROUND != 0 {
+        take(&mut vote)?;
+    }
+    let version = record.as_ref().map(|record| record.version);
+    let ballot = if flags & BALLOT == 0 { version } else { Some(take_ballot(&mut vote, node)?) };
+    let promised = if flags & PROMISED == 0 { None } else { Some(take_ballot(&mut vote, node)?) };
+    let evicted = if flags & EVICTED == 0 { None } else { Some(Wall(take(&mut vote)?)) };
+    let count = take(&mut vote)?;
+    let mut ended = Vec::new();
+    for _ in 0..count {
+        let id =
+            OpId { node: node(take(&mut vote)?.cast_signed())?, n: take(&mut vote)?, issued: Wall(take(&mut vote)?) };
+        let outcome = match take(&mut vote)? {
+            0 => Outcome::NotFound,
+            1 => Outcome::Deleted,
+            2 => Outcome::PreconditionFailed(None),
+            3 => Outcome::PreconditionFailed(Some(take_ballot(&mut vote, node)?)),
+            4 => Outcome::Created(take_ballot(&mut vote, node)?),
+            5 => Outcome::Replaced(take_ballot(&mut vote, node)?),
+            _ => return None,
+        };
+        ended.push((id, outcome));
+    }
+    if flags & NOTHING_ACCEPTED != 0 {
+        return Some(Register::new(promised, None));
+    }
+    let state = State { record, recent: Recent::new(ended, evicted) };
+    Some(Register::new(promised, Some(Accepted { ballot: ballot?, copied: flags & COPIED != 0, state })))
+}
+
+fn take(from: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (byte, rest) = from.split_first()?;
+        *from = rest;
+        number |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn take_ballot(from: &mut &[u8], node: Node<'_>) -> Option<Version> {
+    let (epoch, round) = (take(from)?, take(from)?);
+    let node = node(take(from)?.cast_signed())?;
+    Some(Version { epoch, round, node, n: take(from)? })
+}
