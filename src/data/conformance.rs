@@ -182,6 +182,10 @@ fn same_holds<S: Store>(store: &mut S, space: KeySpace) -> Result<(), Trouble> {
     store.set_hold(Slot(0), Some(frozen))?;
     store.set_hold(Slot(3), None)?;
     assert_eq!(store.holds()?, [(Slot(0), frozen), (Slot(2), plain)]);
+    for (slot, row) in [(2, Some("two")), (0, Some("none")), (3, Some("three")), (3, Some("3")), (0, None)] {
+        store.keep(Slot(slot), row.map(str::to_owned))?;
+    }
+    assert_eq!(store.kept()?, [(Slot(2), "two".to_owned()), (Slot(3), "3".to_owned())]);
     Ok(())
 }
 

@@ -21,4 +21,4 @@ pub use record::{Record, Version};
 pub use store::{Chunk, Cursor, HoldRow, MemoryStore, Store, Trouble, Usage};
 pub use user::{Check, Failure, Item, ListQuery, Page, UserReply, UserRequest};
 pub use vote::{Answer, Ask, Vote};
-pub use work::{Done, Entry, Gauge, Part, Work, carry_out, gauge};
+pub use work::{Digest, Done, Entry, Gauge, Part, Work, carry_out, gauge};

@@ -104,6 +104,10 @@ pub trait Store {
     fn holds(&self) -> Result<Vec<(Slot, HoldRow)>, Trouble>;
     /// Writes down how a slot is held; `None`: it is not.
     fn set_hold(&mut self, slot: Slot, row: Option<HoldRow>) -> Result<(), Trouble>;
+    /// What was kept of slots, in order.
+    fn kept(&self) -> Result<Vec<(Slot, String)>, Trouble>;
+    /// Keeps this of a slot, whatever it means; `None`: nothing.
+    fn keep(&mut self, slot: Slot, row: Option<String>) -> Result<(), Trouble>;
 }
 
 /// A [`Store`] in memory. Nothing survives the process.
@@ -116,6 +120,7 @@ pub struct MemoryStore {
     by_expiry: BTreeSet<(Wall, Place)>,
     usage: Usage,
     holds: BTreeMap<Slot, HoldRow>,
+    kept: BTreeMap<Slot, String>,
     bytes_max: Option<u64>,
     refused: bool,
 }
@@ -130,6 +135,7 @@ impl MemoryStore {
             by_expiry: BTreeSet::new(),
             usage: Usage::default(),
             holds: BTreeMap::new(),
+            kept: BTreeMap::new(),
             bytes_max: None,
             refused: false,
         }
@@ -294,6 +300,18 @@ impl Store for MemoryStore {
         match row {
             Some(row) => self.holds.insert(slot, row),
             None => self.holds.remove(&slot),
+        };
+        Ok(())
+    }
+
+    fn kept(&self) -> Result<Vec<(Slot, String)>, Trouble> {
+        Ok(self.kept.iter().map(|(slot, row)| (*slot, row.clone())).collect())
+    }
+
+    fn keep(&mut self, slot: Slot, row: Option<String>) -> Result<(), Trouble> {
+        match row {
+            Some(row) => self.kept.insert(slot, row),
+            None => self.kept.remove(&slot),
         };
         Ok(())
     }

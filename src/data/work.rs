@@ -3,14 +3,17 @@
 //! The order is that of asking, and each is carried out in full or not at all. What changes something is answered once
 //! the change is as safe as the store makes it; what only reads may be answered before what was asked earlier.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::command::{Change, Command, Condition, Outcome, apply};
 use super::key::{Key, Place, Slot, SlotSet};
 use super::record::{Record, Version};
-use super::register::{Accepted, Register};
+use super::register::{Accepted, Ballot, Register};
 use super::store::{Cursor, HoldRow, Store, Trouble, Usage};
 use super::user::{ListQuery, Page};
 use super::vote::{Answer, Ask, Vote};
 use crate::base::Wall;
+use crate::base::limits::CHUNK_BYTES;
 
 /// A key with its record, or with `None`: removed since it was sent.
 pub type Entry = (Key, Option<Record>);
@@ -60,7 +63,11 @@ pub enum Work {
         after: Option<Cursor>,
         /// How much is enough.
         budget_bytes: usize,
+        /// Whoever asks has what this sums up: nothing is scanned if it is the same here.
+        unless: Option<Digest>,
     },
+    /// Sums up what has been accepted in a slot. Answered by [`Done::Summed`].
+    Digest(Slot),
     /// Takes what members of an earlier view have accepted, where it is newer; what belongs to another slot is left out.
     /// Answered by [`Done::Changed`].
     Copy {
@@ -73,6 +80,8 @@ pub enum Work {
     Clear(Vec<Slot>),
     /// Writes down which slots this node holds from now on, and how; `None`: it does not. Answered by [`Done::Changed`].
     Hold(Vec<(Slot, Option<HoldRow>)>),
+    /// Keeps these of slots, whatever they mean; `None`: nothing. Answered by [`Done::Changed`].
+    Keep(Vec<(Slot, Option<String>)>),
     /// Removes records that have expired, at most so many. Answered by [`Done::Collected`].
     CollectExpired {
         /// What counts as expired.
@@ -95,6 +104,25 @@ pub struct Part {
     pub changed: Vec<Cursor>,
     /// How many user bytes are enough.
     pub budget_bytes: usize,
+}
+
+/// Sums up which ballot each key of a slot was accepted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// How many keys.
+    pub keys: u64,
+    /// A sum over them.
+    pub sum: u64,
+}
+
+impl Digest {
+    fn add(&mut self, key: &Key, ballot: Ballot) {
+        // Programs of two versions of Rust may differ here: then they copy what both have.
+        let mut hasher = DefaultHasher::new();
+        (key.as_bytes(), ballot.epoch, ballot.round, { ballot.node.0 }, ballot.n).hash(&mut hasher);
+        self.keys += 1;
+        self.sum = self.sum.wrapping_add(hasher.finish());
+    }
 }
 
 /// How an operation went.
@@ -122,6 +150,8 @@ pub enum Done {
         /// Where the scan goes on; `None` at its end.
         next: Option<Cursor>,
     },
+    /// What a slot sums up to.
+    Summed(Digest),
     /// Something was changed.
     Changed,
     /// So many records had expired.
@@ -171,32 +201,7 @@ pub fn gauge(store: &impl Store) -> Gauge {
 
 fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
     Ok(match work {
-        Work::Run { place, command, version, now } => {
-            let mut is_over_damage = false;
-            let current = match store.get(&place) {
-                // Nobody can say any more what it was: good riddance.
-                Err(Trouble::Damaged(_)) if command == Command::Delete(Condition::default()) => {
-                    store.remove(&place)?;
-                    return Ok(Done::Ran(Outcome::Deleted));
-                }
-                Err(Trouble::Damaged(_)) if command.is_unconditional_put() => {
-                    is_over_damage = true;
-                    None
-                }
-                current => current?,
-            };
-            let applied = apply(current.as_ref(), &command, version, now);
-            match applied.change {
-                Change::None => {}
-                Change::Put(record) => store.put(place, record)?,
-                Change::Remove => store.remove(&place)?,
-            }
-            match applied.outcome {
-                // Something was there, whatever it was.
-                Outcome::Created(version) if is_over_damage => Done::Ran(Outcome::Replaced(version)),
-                outcome => Done::Ran(outcome),
-            }
-        }
+        Work::Run { place, command, version, now } => run(place, &command, version, now, store)?,
         Work::List { query, slots, now } => Done::Listed(store.list(&query, now, &|slot| slots.contains(slot))?),
         Work::Read(part) => read(part, store)?,
         Work::Absorb { slot, entries, merge } => {
@@ -204,7 +209,11 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             Done::Changed
         }
         Work::Vote(vote) => Done::Voted(vote.carry_out(store)?),
-        Work::Scan { slot, after, budget_bytes } => {
+        Work::Digest(slot) => Done::Summed(digest(slot, store)?),
+        Work::Scan { slot, unless: Some(unless), .. } if digest(slot, store)? == unless => {
+            Done::Scanned { entries: Vec::new(), next: None }
+        }
+        Work::Scan { slot, after, budget_bytes, .. } => {
             let chunk = store.scan(slot, after.as_ref(), budget_bytes)?;
             let accepted = |(key, register): (Key, Register)| Some((key, register.into_accepted()?));
             Done::Scanned { entries: chunk.entries.into_iter().filter_map(accepted).collect(), next: chunk.next }
@@ -225,6 +234,12 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             }
             Done::Changed
         }
+        Work::Keep(rows) => {
+            for (slot, row) in rows {
+                store.keep(slot, row)?;
+            }
+            Done::Changed
+        }
         Work::CollectExpired { now, limit } => {
             let due = store.expired(now, limit)?;
             for place in &due {
@@ -232,6 +247,33 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             }
             Done::Collected(due.len())
         }
+    })
+}
+
+fn run(place: Place, command: &Command, version: Version, now: Wall, store: &mut impl Store) -> Result<Done, Trouble> {
+    let mut is_over_damage = false;
+    let current = match store.get(&place) {
+        // Nobody can say any more what it was: good riddance.
+        Err(Trouble::Damaged(_)) if *command == Command::Delete(Condition::default()) => {
+            store.remove(&place)?;
+            return Ok(Done::Ran(Outcome::Deleted));
+        }
+        Err(Trouble::Damaged(_)) if command.is_unconditional_put() => {
+            is_over_damage = true;
+            None
+        }
+        current => current?,
+    };
+    let applied = apply(current.as_ref(), command, version, now);
+    match applied.change {
+        Change::None => {}
+        Change::Put(record) => store.put(place, record)?,
+        Change::Remove => store.remove(&place)?,
+    }
+    Ok(match applied.outcome {
+        // Something was there, whatever it was.
+        Outcome::Created(version) if is_over_damage => Done::Ran(Outcome::Replaced(version)),
+        outcome => Done::Ran(outcome),
     })
 }
 
@@ -263,6 +305,23 @@ fn read(part: Part, store: &impl Store) -> Result<Done, Trouble> {
         taken += 1;
     }
     Ok(Done::Read { entries, next, changed: taken })
+}
+
+/// Two slots with one digest are taken to have accepted the same.
+fn digest(slot: Slot, store: &impl Store) -> Result<Digest, Trouble> {
+    let (mut digest, mut after) = (Digest::default(), None);
+    loop {
+        let chunk = store.scan(slot, after.as_ref(), CHUNK_BYTES)?;
+        for (key, register) in &chunk.entries {
+            if let Some(accepted) = register.accepted() {
+                digest.add(key, accepted.ballot);
+            }
+        }
+        after = chunk.next;
+        if after.is_none() {
+            return Ok(digest);
+        }
+    }
 }
 
 fn copy(slot: Slot, entries: Vec<(Key, Accepted)>, store: &mut impl Store) -> Result<(), Trouble> {

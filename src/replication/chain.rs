@@ -35,24 +35,29 @@ pub struct Promise {
 }
 
 /// A view of which this node may still have to tell others.
-#[derive(Clone, Debug)]
-struct Known {
-    view: View,
-    complete: bool,
-    frozen: bool,
-    promised: Option<Turn>,
-    accepted: Option<Bid>,
-    // Whose records are known to be there.
-    complete_at: BTreeSet<Incarnation>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) view: View,
+    pub(super) complete: bool,
+    pub(super) frozen: bool,
+    // This node is none of its members, and has agreed to be one of the next.
+    pub(super) agreed: bool,
+    pub(super) promised: Option<Turn>,
+    pub(super) accepted: Option<Bid>,
+    // Whose records are known to be there: a bit for each member.
+    pub(super) complete_at: u64,
 }
 
 /// See the module. Whatever changes here must be on disk before anybody is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     me: Incarnation,
     // By epoch, from the oldest whose records may still be asked for on.
-    known: Vec<Known>,
+    pub(super) known: Vec<Known>,
 }
+
+/// Members of a view, at most.
+pub const MEMBERS_MAX: usize = 64;
 
 /// Whether so many of a view are a majority.
 pub fn is_majority(count: usize, view: &View) -> bool {
@@ -67,8 +72,13 @@ impl View {
 }
 
 impl Known {
-    fn new(view: View) -> Self {
-        Self { view, complete: false, frozen: false, promised: None, accepted: None, complete_at: BTreeSet::new() }
+    /// Whether all members have its records.
+    fn is_everywhere(&self) -> bool {
+        self.complete_at.count_ones() as usize >= self.view.members.len()
+    }
+
+    pub(super) fn new(view: View) -> Self {
+        Self { view, complete: false, frozen: false, agreed: false, promised: None, accepted: None, complete_at: 0 }
     }
 }
 
@@ -83,6 +93,42 @@ impl Chain {
         let mut chain = Self::new(me);
         chain.known.push(Known { complete: true, ..Known::new(view) });
         chain
+    }
+
+    /// Agrees to be a member of the view after the newest, if asked to be: it will be waited for.
+    pub fn agree(&mut self) {
+        let me = self.me;
+        if let Some(last) = self.known.last_mut().filter(|last| !last.view.has(me)) {
+            last.agreed = true;
+        }
+    }
+
+    /// Whether nobody waits for this node: it is in none of the views that are left, and has not agreed to be in the next.
+    pub fn is_free(&self) -> bool {
+        let has_agreed = self.known.last().is_some_and(|last| last.agreed);
+        !has_agreed && !self.known.iter().any(|known| known.view.has(self.me))
+    }
+
+    /// Whether it knows of no view.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Whether nothing is on its way: only the newest view is left, and this node serves it.
+    pub fn is_at_rest(&self) -> bool {
+        self.known.len() == 1 && self.served().is_some()
+    }
+
+    /// The highest turn that was promised in the vote on what follows this epoch.
+    pub fn turn(&self, epoch: u64) -> Option<Turn> {
+        self.at(epoch)?.promised
+    }
+
+    /// Members of the newest view that are not known to have its records.
+    pub fn incomplete(&self) -> Vec<Contact> {
+        let Some(last) = self.known.last() else { return Vec::new() };
+        let members = last.view.members.iter().enumerate();
+        members.filter(|(at, _)| last.complete_at & 1 << at == 0).map(|(_, member)| *member).collect()
     }
 
     /// The newest view heard of.
@@ -111,7 +157,10 @@ impl Chain {
 
     /// Hears of views, oldest first. An older one than the newest is frozen from then on. True if that was news.
     pub fn learn(&mut self, views: &[View]) -> bool {
-        let oldest = self.known.first().map(|known| known.view.epoch);
+        // What is older was over before; but whoever has no records of any view may have missed how it began.
+        let is_base =
+            self.known.iter().any(|known| known.complete) || self.known.first().is_some_and(Known::is_everywhere);
+        let oldest = self.known.first().map(|known| known.view.epoch).filter(|_| is_base);
         let mut news = false;
         for view in views.iter().filter(|view| oldest.is_none_or(|oldest| view.epoch > oldest)) {
             let at = self.known.partition_point(|known| known.view.epoch < view.epoch);
@@ -159,12 +208,13 @@ impl Chain {
 
     // ----- records on their way -----
 
-    /// The view whose records are to be fetched next, and the view of those who have them.
-    pub fn wanted(&self) -> Option<(View, View)> {
-        let mut pairs = self.known.windows(2).filter(|pair| pair[1].view.epoch == pair[0].view.epoch + 1);
-        pairs
-            .find(|pair| pair[1].view.has(self.me) && !pair[1].complete)
-            .map(|pair| (pair[1].view.clone(), pair[0].view.clone()))
+    /// The views whose records this member lacks, each with the view of those who have them, the newest first. The newest
+    /// is enough, as a majority had the records of the one before it when it was proposed; the others are for when too
+    /// many of those are gone.
+    pub fn wanted(&self) -> Vec<(View, View)> {
+        let pairs = self.known.windows(2).rev().filter(|pair| pair[1].view.epoch == pair[0].view.epoch + 1);
+        let lacking = pairs.filter(|pair| pair[1].view.has(self.me) && !pair[1].complete);
+        lacking.map(|pair| (pair[1].view.clone(), pair[0].view.clone())).collect()
     }
 
     /// Somebody fetches the records of this epoch for the next view: if they are here, they are frozen from now on.
@@ -196,14 +246,14 @@ impl Chain {
     /// A member has the records of this epoch. Once all have, older ones are over; true if this node's own are to go, as
     /// it is in none of the views that are left.
     pub fn is_complete_at(&mut self, epoch: u64, who: Incarnation) -> bool {
-        let Some(known) = self.at_mut(epoch).filter(|known| known.view.has(who)) else { return false };
-        known.complete_at.insert(who);
-        if known.complete_at.len() < known.view.members.len() {
+        let Some(known) = self.at_mut(epoch) else { return false };
+        let Some(at) = known.view.members.iter().position(|member| member.incarnation == who) else { return false };
+        known.complete_at |= 1 << at;
+        if !known.is_everywhere() {
             return false;
         }
-        let had = self.known.iter().any(|known| known.complete);
         self.known.retain(|known| known.view.epoch >= epoch);
-        had && !self.known.iter().any(|known| known.view.has(self.me))
+        !self.known.iter().any(|known| known.view.has(self.me))
     }
 }
 
@@ -280,9 +330,9 @@ mod tests {
         assert!(chain.learn(&[view(1, &[1, 2, 3]), view(2, &[1, 2, 4])]));
         assert!(!chain.learn(&[view(2, &[1, 2, 4])]), "no news");
         assert_eq!(chain.served(), None, "its records are still to be fetched");
-        assert_eq!(chain.wanted(), Some((view(2, &[1, 2, 4]), view(1, &[1, 2, 3]))));
+        assert_eq!(chain.wanted(), [(view(2, &[1, 2, 4]), view(1, &[1, 2, 3]))]);
         chain.complete(2);
-        assert_eq!((chain.served(), chain.wanted()), (Some(&view(2, &[1, 2, 4])), None));
+        assert_eq!((chain.served(), chain.wanted()), (Some(&view(2, &[1, 2, 4])), Vec::new()));
         assert!(chain.give(2));
         assert_eq!(chain.served(), None, "whoever has given serves no more");
         assert!(!chain.give(3) && !Chain::new(who(9)).give(1));
@@ -308,12 +358,15 @@ mod tests {
     #[test]
     fn an_incomplete_member_fetches_from_view_to_view() {
         let mut chain = Chain::new(who(4));
-        chain.learn(&[view(1, &[1, 2, 3]), view(2, &[1, 2, 4]), view(3, &[1, 4, 5])]);
-        assert_eq!(chain.wanted(), Some((view(2, &[1, 2, 4]), view(1, &[1, 2, 3]))));
+        chain.learn(&[view(2, &[1, 2, 4]), view(3, &[1, 4, 5])]);
+        assert!(chain.learn(&[view(1, &[1, 2, 3])]), "it missed the beginning");
+        let (third, second) = ((view(3, &[1, 4, 5]), view(2, &[1, 2, 4])), (view(2, &[1, 2, 4]), view(1, &[1, 2, 3])));
+        assert_eq!(chain.wanted(), [third, second], "the newest is enough, if it is to be had");
         chain.complete(2);
+        assert!(!chain.learn(&[view(0, &[1])]), "that is over");
         assert_eq!(chain.served(), None, "that one is over");
         assert!(chain.give(2), "and yet its records may be needed");
-        assert_eq!(chain.wanted(), Some((view(3, &[1, 4, 5]), view(2, &[1, 2, 4]))));
+        assert_eq!(chain.wanted(), [(view(3, &[1, 4, 5]), view(2, &[1, 2, 4]))]);
     }
 
     #[test]

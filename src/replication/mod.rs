@@ -7,11 +7,13 @@
 //! in [`chain`] and [`proposal`], and tried alone in the simulator.
 
 pub mod chain;
+pub mod copies;
 pub mod handover;
 pub mod holdings;
 mod maintain;
 pub mod message;
 pub mod proposal;
+mod row;
 pub mod runs;
 #[cfg(test)]
 mod tests;

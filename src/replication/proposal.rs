@@ -39,7 +39,8 @@ pub struct Proposal {
     pub view: View,
     /// Some member may have accepted it already.
     pub again: bool,
-    now: Wall,
+    /// What counts as expired.
+    pub now: Wall,
     stage: Stage,
 }
 
@@ -75,6 +76,12 @@ impl Proposal {
         // Promises of an earlier try say nothing about what is here.
         self.stage = Stage::Ended;
         self.propose(ballot, own)
+    }
+
+    /// The same where this member's own register has carried it out, which the others are to accept.
+    pub fn led(&mut self, ballot: Ballot, outcome: Outcome) {
+        self.again = true;
+        self.stage = Stage::Accepting(ballot, outcome, Vec::new());
     }
 
     /// The ballot that is or was proposed last.

@@ -72,4 +72,12 @@ impl Store for Worn<'_> {
     fn set_hold(&mut self, slot: Slot, row: Option<HoldRow>) -> Result<(), Trouble> {
         self.store.set_hold(slot, row)
     }
+
+    fn kept(&self) -> Result<Vec<(Slot, String)>, Trouble> {
+        self.store.kept()
+    }
+
+    fn keep(&mut self, slot: Slot, row: Option<String>) -> Result<(), Trouble> {
+        self.store.keep(slot, row)
+    }
 }

@@ -30,10 +30,16 @@ CREATE TABLE holds (
     slot INTEGER PRIMARY KEY, epoch INTEGER NOT NULL,
     taken_from BLOB, taken_epoch INTEGER, frozen_for BLOB, frozen_at TEXT
 );
+CREATE TABLE slots (slot INTEGER PRIMARY KEY, views TEXT NOT NULL);
 ";
 
 /// Brings a file of format 1 up to date.
-const FROM_1: &str = "BEGIN; ALTER TABLE records ADD COLUMN vote BLOB; PRAGMA user_version = 2; COMMIT;";
+const FROM_1: &str = "
+BEGIN;
+ALTER TABLE records ADD COLUMN vote BLOB;
+CREATE TABLE slots (slot INTEGER PRIMARY KEY, views TEXT NOT NULL);
+PRAGMA user_version = 2;
+COMMIT;";
 /// When what is written is safe from a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Syncs {

@@ -513,6 +513,26 @@ impl Store for SqliteStore {
         };
         set().map(drop).map_err(trouble)
     }
+
+    fn kept(&self) -> Result<Vec<(Slot, String)>, Trouble> {
+        let get = || {
+            let mut statement = self.connection.prepare("SELECT slot, views FROM slots ORDER BY slot")?;
+            let rows = statement.query_map([], |row| Ok((Slot(row.get(0)?), row.get(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        get().map_err(trouble)
+    }
+
+    fn keep(&mut self, slot: Slot, row: Option<String>) -> Result<(), Trouble> {
+        let set = || match row {
+            Some(row) => {
+                let mut statement = self.connection.prepare_cached("INSERT OR REPLACE INTO slots VALUES (?1, ?2)")?;
+                statement.execute(params![slot.0, row])
+            }
+            None => self.connection.prepare_cached("DELETE FROM slots WHERE slot = ?1")?.execute([slot.0]),
+        };
+        set().map(drop).map_err(trouble)
+    }
 }
 
 #[cfg(test)]

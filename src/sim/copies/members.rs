@@ -170,7 +170,7 @@ impl World {
 
     fn fetched(&mut self, from: usize, to: usize, epoch: u64, registers: &[(u8, Accepted)]) {
         let node = &mut self.nodes[to];
-        let Some((view, of)) = node.chain.wanted().filter(|(_, of)| of.epoch == epoch) else { return };
+        let Some((view, of)) = node.chain.wanted().into_iter().find(|(_, of)| of.epoch == epoch) else { return };
         let (fetching, by) = node.now.fetched.get_or_insert_with(|| (epoch, BTreeSet::new()));
         if *fetching != epoch {
             (*fetching, *by) = (epoch, BTreeSet::new());

@@ -3,6 +3,7 @@
 //! judged, and every rule that is taken away must be missed.
 
 mod members;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -306,7 +307,7 @@ impl World {
                 self.begin(at, number);
             }
         }
-        if let Some((_, of)) = self.nodes[at].chain.wanted() {
+        for (_, of) in self.nodes[at].chain.wanted() {
             self.send_all(at, &of, &Message::Fetch { epoch: of.epoch });
         }
         let me = contact(at).incarnation;

@@ -1,0 +1,475 @@
+//! How one view of a slot follows another: the vote on it, the way of the records, and the end of what was before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::message::CopyMessage;
+use super::{Awaited, Copies, CopiesEffect};
+use crate::base::limits::CHUNK_BYTES;
+use crate::base::{Contact, Incarnation, Span, Time};
+use crate::data::register::Accepted;
+use crate::data::{Cursor, Digest, Key, Slot, Work};
+use crate::replication::View;
+use crate::replication::chain::{Chain, Election, MEMBERS_MAX, Members, Promise, Turn, is_majority};
+
+/// An election that this node stands in.
+#[derive(Debug)]
+pub(super) struct Standing {
+    election: Election,
+    // Its own promise is safe, and the others are asked.
+    is_open: bool,
+    since: Time,
+}
+
+/// The records of a slot on their way here.
+#[derive(Debug)]
+pub(super) struct Fetching {
+    // What was the newest to be had when it began.
+    newest: View,
+    // Those of the members of this view, for the next.
+    of: View,
+    view: View,
+    sources: BTreeMap<Incarnation, Source>,
+    // Who has given everything.
+    done: BTreeSet<Incarnation>,
+    // When something came last, and how often it was asked for in vain since.
+    since: Time,
+    tries: u32,
+    // What is here sums up to, once that is known.
+    digest: Option<Digest>,
+}
+
+/// Which part of a slot is asked for.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub ahead: bool,
+    pub digest: Option<Digest>,
+    pub serial: u64,
+    pub after: Option<Cursor>,
+}
+
+#[derive(Debug)]
+struct Source {
+    // Begins anywhere: an answer to an earlier question must not be taken for one to this.
+    serial: u64,
+    after: Option<Cursor>,
+    // A part is on its way into the store.
+    is_copying: bool,
+}
+
+/// Silence after which what was asked is asked again, of others too.
+const ASK_AGAIN: Span = Span::millis(500);
+/// How long a proposer waits for a newcomer before it may ask another.
+const INVITE_FOR: Span = Span::secs(60);
+/// Times that nobody gave anything before another view's records are tried.
+const TRIES_MAX: u32 = 3;
+/// How long a proposer waits for votes, and a frozen member for a decided view.
+const VOTE_FOR: Span = Span::secs(1);
+
+impl Copies {
+    // ----- the vote -----
+
+    /// Proposes the members of the next view of a slot. False if this node cannot, or does already.
+    pub(super) fn propose(&mut self, now: Time, slot: Slot, members: Members) -> bool {
+        let me = self.me.incarnation;
+        let Some(held) = self.held.get_mut(&slot).filter(|held| held.election.is_none()) else { return false };
+        let Some(of) = held.chain.newest().filter(|view| view.has(me)).cloned() else { return false };
+        let turn = Turn { n: held.chain.turn(of.epoch).map_or(0, |turn| turn.n) + 1, node: me };
+        let epoch = of.epoch;
+        let election = Election::new(of, turn, members);
+        held.election = Some(Box::new(Standing { election, is_open: false, since: now }));
+        // Its own promise first: no turn is used twice, whatever happens to the process.
+        self.on_elect(self.me, slot, epoch, turn);
+        true
+    }
+
+    pub(super) fn on_wish(&mut self, now: Time, from: Contact, slot: Slot, epoch: u64, members: Vec<Contact>) {
+        let newest = self.held.get(&slot).and_then(|held| held.chain.newest()).map_or(0, |view| view.epoch);
+        if newest != epoch {
+            self.compare_views(from, slot, epoch);
+        } else if (1..=MEMBERS_MAX).contains(&members.len()) {
+            self.bring_about(now, slot, members.into());
+        }
+    }
+
+    pub(super) fn on_elect(&mut self, from: Contact, slot: Slot, epoch: u64, turn: Turn) {
+        let Some(held) = self.held.get_mut(&slot) else {
+            self.tell_views(from, slot);
+            return;
+        };
+        if held.chain.newest().is_some_and(|view| view.epoch > epoch) {
+            self.tell_views(from, slot);
+            return;
+        }
+        match held.chain.prepare(epoch, turn) {
+            Some(Ok(promise)) => self.say_safely(from, slot, CopyMessage::Elected { slot, epoch, turn, promise }),
+            Some(Err(turn)) => self.send(from, CopyMessage::Overruled { slot, epoch, turn }),
+            None => {}
+        }
+    }
+
+    fn standing(&mut self, slot: Slot, (epoch, turn): (u64, Turn)) -> Option<&mut Standing> {
+        let standing = self.held.get_mut(&slot)?.election.as_mut()?;
+        (standing.election.of.epoch == epoch && standing.election.turn == turn).then_some(standing)
+    }
+
+    pub(super) fn on_elected(&mut self, from: Contact, slot: Slot, of: (u64, Turn), promise: Promise) {
+        let me = self.me.incarnation;
+        let Some(standing) = self.standing(slot, of) else { return };
+        let view = standing.election.of.clone();
+        let opens = from.incarnation == me && !std::mem::replace(&mut standing.is_open, true);
+        let members = standing.election.promised(from.incarnation, promise);
+        let (epoch, turn) = of;
+        if let Some(members) = members {
+            self.send_all(&view, &CopyMessage::Vote { slot, epoch, turn, members });
+        } else if opens {
+            let views = self.views_of(slot);
+            for member in view.members.iter().filter(|member| member.incarnation != me) {
+                self.send(*member, CopyMessage::Elect { slot, epoch, turn, views: views.clone() });
+            }
+        }
+    }
+
+    pub(super) fn on_vote(&mut self, from: Contact, slot: Slot, (epoch, turn): (u64, Turn), members: &Members) {
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        match held.chain.accept(epoch, turn, members) {
+            Some(Ok(())) => self.say_safely(from, slot, CopyMessage::Voted { slot, epoch, turn }),
+            Some(Err(turn)) => self.send(from, CopyMessage::Overruled { slot, epoch, turn }),
+            None => {}
+        }
+    }
+
+    pub(super) fn on_voted(&mut self, now: Time, from: Contact, slot: Slot, of: (u64, Turn)) {
+        let Some(standing) = self.standing(slot, of) else { return };
+        let Some(next) = standing.election.voted(from.incarnation) else { return };
+        let before = standing.election.of.clone();
+        self.hear(now, slot, std::slice::from_ref(&next));
+        self.announce(slot, &[&before, &next]);
+    }
+
+    /// Somebody stands in a later turn: this node lets it, and stands again after a while.
+    pub(super) fn on_overruled(&mut self, slot: Slot, epoch: u64, turn: Turn) {
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        if let Some(standing) = held.election.as_ref().filter(|s| s.election.of.epoch == epoch)
+            && standing.election.turn < turn
+        {
+            // Its promise for that turn is nobody's business, but the next turn must be above it.
+            held.chain.prepare(epoch, turn);
+            held.election = None;
+        }
+    }
+
+    fn send_all(&mut self, view: &View, message: &CopyMessage) {
+        for member in view.members.iter() {
+            self.send(*member, message.clone());
+        }
+    }
+
+    /// Tells the members of these views what this node knows of a slot.
+    fn announce(&mut self, slot: Slot, of: &[&View]) {
+        let me = self.me.incarnation;
+        let members: BTreeSet<Contact> = of.iter().flat_map(|view| view.members.iter()).copied().collect();
+        let others = self.placing.neighbours.iter().copied();
+        let all: BTreeSet<Contact> = members.into_iter().chain(others).filter(|c| c.incarnation != me).collect();
+        for contact in all {
+            self.tell_views(contact, slot);
+        }
+    }
+
+    // ----- the way of the records -----
+
+    /// Begins to fetch what the newest view needs here.
+    pub(super) fn fetch(&mut self, now: Time, slot: Slot) {
+        let me = self.me.incarnation;
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        let wanted = held.chain.wanted();
+        let Some((newest, _)) = wanted.first() else {
+            held.fetching = None;
+            return;
+        };
+        // What is begun goes on, unless something newer is to be had or nobody gives anything.
+        let mut pair = 0;
+        if let Some(fetching) = held.fetching.as_ref().filter(|fetching| fetching.newest == *newest) {
+            if fetching.tries < TRIES_MAX {
+                return;
+            }
+            let at = wanted.iter().position(|(view, _)| *view == fetching.view);
+            pair = at.map_or(0, |at| (at + 1) % wanted.len());
+        }
+        let newest = newest.clone();
+        let Some((view, of)) = wanted.get(pair).cloned() else { return };
+        let is_source = held.chain.give(of.epoch);
+        let mut done = BTreeSet::new();
+        let has_any = held.chain.has_any_records();
+        // It was copied ahead, or is all that there is of a time long past, and must not come to light again.
+        let is_ahead = self.invited.remove(&slot).is_some_and(|invited| invited.is_ready);
+        if is_source {
+            done.insert(me);
+            self.write_down(vec![slot]);
+        } else if !has_any && !is_ahead {
+            self.store(Work::Clear(vec![slot]));
+        }
+        let fetching =
+            Fetching { newest, of, view, sources: BTreeMap::new(), done, since: now, tries: 0, digest: None };
+        if let Some(held) = self.held.get_mut(&slot) {
+            held.fetching = Some(Box::new(fetching));
+        }
+        if self.is_fetched(now, slot) {
+            return;
+        }
+        if is_source || has_any || is_ahead {
+            self.store_and(Work::Digest(slot), Awaited::Summed { slot });
+        } else {
+            self.ask_sources(slot, false);
+        }
+    }
+
+    /// What is here is summed up: sources need not send the same.
+    pub(super) fn summed(&mut self, slot: Slot, digest: Option<Digest>) {
+        if let Some(fetching) = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut()) {
+            fetching.digest = digest;
+            self.ask_sources(slot, false);
+        }
+    }
+
+    /// Asks as many members as are needed, or all, for their next part.
+    fn ask_sources(&mut self, slot: Slot, all: bool) {
+        let me = self.me.incarnation;
+        let Some(fetching) = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut()) else { return };
+        let wanted = fetching.of.members.len() / 2 + 1;
+        let others =
+            fetching.of.members.iter().filter(|m| m.incarnation != me && !fetching.done.contains(&m.incarnation));
+        let others: Vec<Contact> = others.copied().collect();
+        let count = if all { others.len() } else { wanted.saturating_sub(fetching.done.len()) };
+        for to in others.into_iter().take(count) {
+            self.ask_source(to, slot);
+        }
+    }
+
+    fn ask_source(&mut self, to: Contact, slot: Slot) {
+        let views = self.views_of(slot);
+        let serial = self.rng.next_u64() >> 1;
+        let Some(fetching) = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut()) else { return };
+        let epoch = fetching.of.epoch;
+        let source = || Source { serial, after: None, is_copying: false };
+        let source = fetching.sources.entry(to.incarnation).or_insert_with(source);
+        if !source.is_copying {
+            let (serial, after) = (source.serial, source.after.clone());
+            let digest = fetching.digest.filter(|_| after.is_none());
+            self.send(to, CopyMessage::Fetch { slot, epoch, views, ahead: false, digest, serial, after });
+        }
+    }
+
+    pub(super) fn on_fetch(&mut self, now: Time, from: Contact, slot: Slot, epoch: u64, wanted: &Wanted) {
+        let Some(held) = self.held.get_mut(&slot) else {
+            self.tell_views(from, slot);
+            return;
+        };
+        let served = held.chain.served().map(|view| view.epoch);
+        let gives = if wanted.ahead { served == Some(epoch) } else { held.chain.give(epoch) };
+        if !gives {
+            self.tell_views(from, slot);
+            return;
+        }
+        if served.is_some() && held.chain.served().is_none() {
+            (held.leads, held.idle_since) = (None, Some(now));
+            held.lost.clear();
+            self.write_down(vec![slot]);
+            self.end_operations(now, slot);
+        }
+        let (after, unless) = (wanted.after.clone(), wanted.digest);
+        let work = Work::Scan { slot, after, budget_bytes: CHUNK_BYTES, unless };
+        self.store_and(work, Awaited::Scanned { to: from, slot, epoch, serial: wanted.serial });
+    }
+
+    pub(super) fn on_part(
+        &mut self,
+        from: Contact,
+        slot: Slot,
+        (epoch, serial): (u64, u64),
+        entries: Vec<(Key, Accepted)>,
+        next: Option<Cursor>,
+    ) {
+        let fetching = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut());
+        let fetching = fetching.filter(|fetching| fetching.of.epoch == epoch);
+        let source = fetching.and_then(|fetching| fetching.sources.get_mut(&from.incarnation));
+        let Some(source) = source.filter(|source| source.serial == serial) else {
+            self.on_part_ahead(from, slot, (epoch, serial), entries, next);
+            return;
+        };
+        if std::mem::replace(&mut source.is_copying, true) {
+            return;
+        }
+        let then = Awaited::Copied { from: from.incarnation, slot, epoch, next };
+        self.store_and(Work::Copy { slot, entries }, then);
+    }
+
+    /// A part is in the store, or could not be put there: then it is asked for again in a while.
+    pub(super) fn copied(
+        &mut self,
+        now: Time,
+        from: Incarnation,
+        slot: Slot,
+        epoch: u64,
+        next: Option<Cursor>,
+        is_done: bool,
+    ) {
+        let Some(fetching) = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut()) else { return };
+        let Some(source) = fetching.sources.get_mut(&from).filter(|_| fetching.of.epoch == epoch) else { return };
+        source.is_copying = false;
+        if !is_done {
+            return;
+        }
+        (fetching.since, fetching.tries) = (now, 0);
+        source.serial += 1;
+        if next.is_some() {
+            source.after = next;
+            let to = fetching.of.members.iter().find(|member| member.incarnation == from).copied();
+            if let Some(to) = to {
+                self.ask_source(to, slot);
+            }
+        } else {
+            fetching.done.insert(from);
+            self.is_fetched(now, slot);
+        }
+    }
+
+    /// Whether enough was fetched: then the view is complete here.
+    fn is_fetched(&mut self, now: Time, slot: Slot) -> bool {
+        let me = self.me.incarnation;
+        let Some(held) = self.held.get_mut(&slot) else { return false };
+        let enough = |fetching: &&mut Box<Fetching>| is_majority(fetching.done.len(), &fetching.of);
+        let Some(fetching) = held.fetching.as_mut().filter(enough) else { return false };
+        let view = fetching.view.clone();
+        held.fetching = None;
+        held.chain.complete(view.epoch);
+        held.asked = None;
+        if held.chain.served() == Some(&view) {
+            held.idle_since = None;
+            held.lost.clear();
+            held.leads = view.primary().filter(|first| first.incarnation == me).map(|_| view.epoch);
+            self.effects.push_back(CopiesEffect::Took(slot));
+        }
+        self.write_down(vec![slot]);
+        self.tell_complete(now, slot);
+        self.fetch(now, slot);
+        true
+    }
+
+    // ----- the end of what was before -----
+
+    /// Tells the members of all views that are left whether the newest is complete here, and asks who else has it.
+    fn tell_complete(&mut self, now: Time, slot: Slot) {
+        let me = self.me.incarnation;
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        held.asked = Some(now);
+        let Some(epoch) = held.chain.newest().map(|view| view.epoch) else { return };
+        let has = held.chain.has_records(epoch);
+        let to: BTreeSet<Contact> = if has {
+            held.chain.views().iter().flat_map(|view| view.members.to_vec()).collect()
+        } else {
+            held.chain.incomplete().into_iter().collect()
+        };
+        let message = CopyMessage::Complete { slot, epoch, has, ask: true };
+        for contact in to.into_iter().filter(|contact| contact.incarnation != me) {
+            if has {
+                self.say_safely(contact, slot, message.clone());
+            } else {
+                self.send(contact, message.clone());
+            }
+        }
+        if has {
+            self.note_complete(slot, epoch, me);
+        }
+    }
+
+    pub(super) fn on_complete(&mut self, from: Contact, slot: Slot, epoch: u64, has: bool, ask: bool) {
+        let newest = self.view(slot).map_or(0, |view| view.epoch);
+        if newest < epoch {
+            self.compare_views(from, slot, epoch);
+            return;
+        }
+        // Whoever lacks the records may lack the views that tell where to fetch them.
+        if ask && (newest > epoch || !has) {
+            self.tell_views(from, slot);
+        }
+        if ask && self.held.get(&slot).is_some_and(|held| held.chain.has_records(epoch)) {
+            self.say_safely(from, slot, CopyMessage::Complete { slot, epoch, has: true, ask: false });
+        }
+        if has {
+            self.note_complete(slot, epoch, from.incarnation);
+        }
+    }
+
+    fn note_complete(&mut self, slot: Slot, epoch: u64, who: Incarnation) {
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        let before = held.chain.views().len();
+        held.chain.is_complete_at(epoch, who);
+        let is_shorter = held.chain.views().len() < before;
+        if held.chain.is_free() {
+            self.drop_slot(slot);
+        } else if is_shorter {
+            self.write_down(vec![slot]);
+        }
+    }
+
+    /// All members of a later view have the records, and this node is none of them.
+    pub(super) fn drop_slot(&mut self, slot: Slot) {
+        self.invited.remove(&slot);
+        self.held.remove(&slot);
+        self.write_down(vec![slot]);
+        self.store(Work::Clear(vec![slot]));
+        self.effects.push_back(CopiesEffect::Gave(slot));
+    }
+
+    // ----- whatever waits too long -----
+
+    /// Repeats what was not answered, for one slot. True if the slot is at rest.
+    pub(super) fn mend(&mut self, now: Time, slot: Slot) -> bool {
+        let me = self.me.incarnation;
+        let Some(held) = self.held.get_mut(&slot) else { return true };
+        if held.election.as_ref().is_some_and(|standing| now.since(standing.since) >= VOTE_FOR) {
+            held.election = None;
+        }
+        if held.inviting.as_ref().is_some_and(|inviting| now.since(inviting.since) >= INVITE_FOR) {
+            held.inviting = None;
+        }
+        if held.chain.is_at_rest() {
+            held.restless_since = None;
+            return held.election.is_none() && held.inviting.is_none();
+        }
+        held.restless_since.get_or_insert(now);
+        if held.fetching.as_ref().is_some_and(|fetching| now.since(fetching.since) >= ASK_AGAIN) {
+            if let Some(fetching) = held.fetching.as_mut() {
+                fetching.since = now;
+                fetching.tries += 1;
+            }
+            self.ask_sources(slot, true);
+        }
+        self.fetch(now, slot);
+        let Some(held) = self.held.get_mut(&slot) else { return true };
+        if held.asked.is_none_or(|at| now.since(at) >= ASK_AGAIN) {
+            self.tell_complete(now, slot);
+        }
+        // Frozen, and nothing is known to follow: whoever wanted it may be gone.
+        let Some(held) = self.held.get_mut(&slot) else { return true };
+        let newest = held.chain.newest().cloned();
+        let stuck = newest.filter(|view| view.has(me) && held.chain.has_records(view.epoch));
+        match stuck.filter(|_| held.chain.served().is_none()) {
+            Some(view) => {
+                let since = *held.idle_since.get_or_insert(now);
+                if now.since(since) >= VOTE_FOR + Span(self.rng.below(VOTE_FOR.0)) {
+                    self.propose(now, slot, view.members);
+                }
+            }
+            None => held.idle_since = None,
+        }
+        false
+    }
+}
+
+impl Chain {
+    /// Whether the records of any view are here.
+    fn has_any_records(&self) -> bool {
+        self.views().iter().any(|view| self.has_records(view.epoch))
+    }
+}

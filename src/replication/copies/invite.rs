@@ -1,0 +1,141 @@
+//! A newcomer agrees before it is voted for, and copies the records ahead, so that the slot is frozen for a moment only.
+//!
+//! Whoever has agreed does not leave the ring before it knows the next view: it may be needed for a majority of it.
+
+use super::message::CopyMessage;
+use super::{Awaited, Copies, Held};
+use crate::base::{Contact, Incarnation, Time};
+use crate::data::register::Accepted;
+use crate::data::{Cursor, Key, Slot, Work};
+use crate::replication::chain::{Chain, Members};
+
+/// At the member that would propose.
+#[derive(Debug)]
+pub(super) struct Inviting {
+    pub members: Members,
+    pub newcomer: Incarnation,
+    pub since: Time,
+}
+
+/// At the newcomer.
+#[derive(Debug)]
+pub(super) struct Invited {
+    epoch: u64,
+    by: Contact,
+    // Begins anywhere: an answer to an earlier question must not be taken for one to this.
+    serial: u64,
+    after: Option<Cursor>,
+    is_copying: bool,
+    pub is_ready: bool,
+}
+
+impl Copies {
+    /// Sees to it that the next view of a slot has these members: asks the one that is new, or proposes it at once. False
+    /// if this node cannot, or does already.
+    pub(super) fn bring_about(&mut self, now: Time, slot: Slot, members: Members) -> bool {
+        let Some(held) = self.held.get_mut(&slot).filter(|held| held.election.is_none()) else { return false };
+        let Some(view) = held.chain.newest().cloned() else { return false };
+        let Some(newcomer) = members.iter().find(|member| !view.has(member.incarnation)).copied() else {
+            return self.propose(now, slot, members);
+        };
+        let known = held.inviting.as_ref().filter(|inviting| inviting.newcomer == newcomer.incarnation);
+        let since = known.map_or(now, |inviting| inviting.since);
+        held.inviting = Some(Box::new(Inviting { members, newcomer: newcomer.incarnation, since }));
+        let views = self.views_of(slot);
+        self.send(newcomer, CopyMessage::Invite { slot, views });
+        true
+    }
+
+    pub(super) fn on_ready(&mut self, now: Time, from: Contact, slot: Slot, epoch: u64) {
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        let is_newest = held.chain.newest().is_some_and(|view| view.epoch == epoch);
+        let is_asked = held.inviting.as_ref().is_some_and(|inviting| inviting.newcomer == from.incarnation);
+        if is_newest
+            && is_asked
+            && let Some(inviting) = held.inviting.take()
+        {
+            self.propose(now, slot, inviting.members);
+        }
+    }
+
+    // ----- the newcomer -----
+
+    pub(super) fn on_invite(&mut self, from: Contact, slot: Slot) {
+        let Some(view) = self.view(slot).cloned() else { return };
+        if self.placing.is_leaving() {
+            self.send(from, CopyMessage::Leaving);
+            return;
+        }
+        if !view.has(from.incarnation) || view.has(self.me.incarnation) {
+            self.tell_views(from, slot);
+            return;
+        }
+        if self.invited.get(&slot).is_none_or(|invited| invited.epoch != view.epoch || invited.by != from) {
+            if !self.held.contains_key(&slot) {
+                // What is left of a time long past must not come to light again.
+                self.store(Work::Clear(vec![slot]));
+                let mut chain = Chain::new(self.me.incarnation);
+                chain.learn(std::slice::from_ref(&view));
+                self.held.insert(slot, Held::new(chain));
+            }
+            if let Some(held) = self.held.get_mut(&slot) {
+                held.chain.agree();
+            }
+            let (serial, after) = (self.rng.next_u64() >> 1, None);
+            let invited = Invited { epoch: view.epoch, by: from, serial, after, is_copying: false, is_ready: false };
+            self.invited.insert(slot, invited);
+        }
+        self.copy_ahead(slot);
+    }
+
+    fn copy_ahead(&mut self, slot: Slot) {
+        let views = self.views_of(slot);
+        let Some(invited) = self.invited.get(&slot).filter(|invited| !invited.is_copying) else { return };
+        let (to, epoch) = (invited.by, invited.epoch);
+        if invited.is_ready {
+            // Also in a process to come: what it has agreed to is written down.
+            self.say_safely(to, slot, CopyMessage::Ready { slot, epoch });
+        } else {
+            let (serial, after) = (invited.serial, invited.after.clone());
+            self.send(to, CopyMessage::Fetch { slot, epoch, views, ahead: true, digest: None, serial, after });
+        }
+    }
+
+    /// A part that may have been asked for ahead.
+    pub(super) fn on_part_ahead(
+        &mut self,
+        from: Contact,
+        slot: Slot,
+        (epoch, serial): (u64, u64),
+        entries: Vec<(Key, Accepted)>,
+        next: Option<Cursor>,
+    ) {
+        let Some(invited) = self.invited.get_mut(&slot) else { return };
+        if (invited.epoch, invited.by, invited.serial) != (epoch, from, serial)
+            || invited.is_ready
+            || invited.is_copying
+        {
+            return;
+        }
+        invited.is_copying = true;
+        self.store_and(Work::Copy { slot, entries }, Awaited::CopiedAhead { slot, next });
+    }
+
+    pub(super) fn copied_ahead(&mut self, slot: Slot, next: Option<Cursor>, is_done: bool) {
+        let Some(invited) = self.invited.get_mut(&slot) else { return };
+        invited.is_copying = false;
+        if is_done {
+            invited.serial += 1;
+            invited.is_ready = next.is_none();
+            invited.after = next;
+            self.copy_ahead(slot);
+        }
+    }
+
+    /// The slots for which this node was invited, and nothing has come of it yet.
+    pub(super) fn invitations(&self) -> Vec<Slot> {
+        let me = self.me.incarnation;
+        let is_invited = |held: &Held| held.chain.newest().is_some_and(|view| !view.has(me));
+        self.held.iter().filter(|(_, held)| is_invited(held)).map(|(slot, _)| *slot).collect()
+    }
+}

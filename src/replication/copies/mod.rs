@@ -1,0 +1,427 @@
+//! The copies of one node: the slots of whose views it is a member, operations on their keys, and how views follow each
+//! other (`protocol.md` section 4).
+//!
+//! What this node may say rests on each slot's [`Chain`] alone, which is written down before anybody is told. What it
+//! knows of other slots' views is advice on where to ask. Order of calls: any `handle_*`, `run` or `stored`, then
+//! [`Copies::poll_effect`] until it gives nothing; [`Copies::maintain`] after every change of the ring around it and
+//! every [`MAINTAIN_INTERVAL`] while it is not at rest.
+
+mod changes;
+mod invite;
+pub mod message;
+mod operations;
+mod placing;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use self::changes::{Fetching, Standing, Wanted};
+use self::invite::{Invited, Inviting};
+pub use self::message::CopyMessage;
+use self::operations::Operations;
+pub use self::operations::{Operation, Ran};
+use self::placing::Placing;
+pub use self::placing::Settled;
+use super::chain::{Chain, MEMBERS_MAX};
+use super::runs::{SlotRun, runs_of};
+use super::view::{View, Views};
+use crate::base::{Contact, Incarnation, Rng, Span, Time, Timers};
+use crate::data::{Cursor, Done, Key, KeySpace, Slot, Work};
+
+/// What the copies want done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopiesEffect {
+    /// Send this.
+    Send {
+        /// To whom.
+        to: Contact,
+        /// What.
+        message: CopyMessage,
+    },
+    /// Ask the store, and tell [`Copies::stored`] how it went. In this order.
+    Store {
+        /// For the answer.
+        ticket: u64,
+        /// What.
+        work: Work,
+    },
+    /// An operation has ended.
+    Ran {
+        /// Who asked for it.
+        asker: u64,
+        /// How.
+        ran: Ran,
+    },
+    /// This node serves one slot more.
+    Took(Slot),
+    /// This node has no copy of a slot any more.
+    Gave(Slot),
+}
+
+/// What happens once the store has done something.
+#[derive(Debug)]
+enum Awaited {
+    /// A register of an operation of this node's own has answered.
+    Own { number: u64, peeks_in: Option<(Slot, u64)> },
+    /// A register has answered a peer.
+    Answer { to: Contact, number: u64, peeks_in: Option<(Slot, u64)> },
+    /// What has become safe to say.
+    Say { to: Contact, message: Box<CopyMessage> },
+    /// A part of a slot was read.
+    Scanned { to: Contact, slot: Slot, epoch: u64, serial: u64 },
+    /// What is here of a slot is summed up, before its records are fetched.
+    Summed { slot: Slot },
+    /// A part of a slot was copied ahead.
+    CopiedAhead { slot: Slot, next: Option<Cursor> },
+    /// A part of a slot was taken.
+    Copied { from: Incarnation, slot: Slot, epoch: u64, next: Option<Cursor> },
+}
+
+/// A slot of which this node is a member, was one or is to become one.
+#[derive(Debug)]
+struct Held {
+    chain: Chain,
+    // The epoch that this process has seen begin as its first member; and the keys whose word is lost in it.
+    leads: Option<u64>,
+    lost: BTreeSet<Key>,
+    election: Option<Box<Standing>>,
+    inviting: Option<Box<Inviting>>,
+    fetching: Option<Box<Fetching>>,
+    // When the members were last asked whether they have its records.
+    asked: Option<Time>,
+    // Since when nobody serves it, as far as this node can see; since when it is not at rest.
+    idle_since: Option<Time>,
+    restless_since: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Operation(u64),
+    Compare,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Copies {
+    me: Contact,
+    space: KeySpace,
+    replicas: usize,
+    held: BTreeMap<Slot, Held>,
+    views: Views,
+    operations: Operations,
+    placing: Placing,
+    invited: BTreeMap<Slot, Invited>,
+    timers: Timers<Timer>,
+    effects: VecDeque<CopiesEffect>,
+    // What this node says to itself.
+    own: VecDeque<CopyMessage>,
+    awaited: BTreeMap<u64, Awaited>,
+    next_ticket: u64,
+    rng: Rng,
+}
+
+/// How often copies that are not at rest look after themselves.
+pub const MAINTAIN_INTERVAL: Span = Span::millis(200);
+
+impl Held {
+    fn new(chain: Chain) -> Self {
+        Self {
+            chain,
+            leads: None,
+            lost: BTreeSet::new(),
+            election: None,
+            inviting: None,
+            fetching: None,
+            asked: None,
+            idle_since: None,
+            restless_since: None,
+        }
+    }
+}
+
+impl Copies {
+    /// Of a node that is a member of nothing. `replicas`: copies of each key, where there are so many nodes.
+    pub fn new(me: Contact, space: KeySpace, replicas: usize, rng: Rng) -> Self {
+        Self {
+            me,
+            space,
+            replicas,
+            held: BTreeMap::new(),
+            views: Views::default(),
+            operations: Operations::default(),
+            placing: Placing::default(),
+            invited: BTreeMap::new(),
+            timers: Timers::new(),
+            effects: VecDeque::new(),
+            own: VecDeque::new(),
+            awaited: BTreeMap::new(),
+            next_ticket: 0,
+            rng,
+        }
+    }
+
+    /// The creator of a ring is the only member of the first view of each slot.
+    pub fn create(&mut self) {
+        for slot in self.space.all_slots() {
+            let view = View::of_one(1, self.me);
+            self.views.learn(slot, view.clone());
+            let mut held = Held::new(Chain::create(view, self.me.incarnation));
+            held.leads = Some(1);
+            self.held.insert(slot, held);
+        }
+        self.write_down(self.space.all_slots().collect());
+    }
+
+    /// Is a member of what an earlier process of this node was a member of, as that one wrote it down.
+    ///
+    /// # Errors
+    /// The slot of which something else is written down.
+    pub fn restore(&mut self, rows: &[(Slot, String)]) -> Result<(), Slot> {
+        for (slot, row) in rows {
+            let capacity = self.space.capacity();
+            let chain = Chain::from_row(self.me.incarnation, capacity, row).filter(|chain| !chain.is_empty());
+            let chain = chain.filter(|_| self.space.holds(*slot)).ok_or(*slot)?;
+            if let Some(view) = chain.newest() {
+                self.views.learn(*slot, view.clone());
+            }
+            self.held.insert(*slot, Held::new(chain));
+        }
+        Ok(())
+    }
+
+    // ----- what is known -----
+
+    /// The view that this node serves a slot in.
+    pub fn served(&self, slot: Slot) -> Option<&View> {
+        self.held.get(&slot)?.chain.served()
+    }
+
+    /// The newest view of a slot that this node has heard of.
+    pub fn view(&self, slot: Slot) -> Option<&View> {
+        self.held.get(&slot).and_then(|held| held.chain.newest()).or_else(|| self.views.get(slot))
+    }
+
+    /// The slots that this node serves, with the epoch of each.
+    pub fn serving(&self) -> impl Iterator<Item = (Slot, u64)> {
+        self.held.iter().filter_map(|(slot, held)| Some((*slot, held.chain.served()?.epoch)))
+    }
+
+    /// How many slots this node keeps something of.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Operations in progress.
+    pub fn running(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// The next effect, in order.
+    pub fn poll_effect(&mut self) -> Option<CopiesEffect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Copies::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Operation(id) => self.operation_due(now, id),
+                Timer::Compare => self.compare(now),
+            }
+        }
+        self.hear_own(now);
+    }
+
+    // ----- the store -----
+
+    fn store_and(&mut self, work: Work, then: Awaited) {
+        self.store(work);
+        self.awaited.insert(self.next_ticket, then);
+    }
+
+    fn store(&mut self, work: Work) {
+        self.next_ticket += 1;
+        self.effects.push_back(CopiesEffect::Store { ticket: self.next_ticket, work });
+    }
+
+    fn rows(&self, slots: Vec<Slot>) -> Work {
+        let row = |slot| (slot, self.held.get(&slot).and_then(|held| held.chain.to_row()));
+        Work::Keep(slots.into_iter().map(row).collect())
+    }
+
+    /// Writes down how these slots stand now.
+    fn write_down(&mut self, slots: Vec<Slot>) {
+        let work = self.rows(slots);
+        self.store(work);
+    }
+
+    /// Says this once it is written down how the slot stands.
+    fn say_safely(&mut self, to: Contact, slot: Slot, message: CopyMessage) {
+        let work = self.rows(vec![slot]);
+        self.store_and(work, Awaited::Say { to, message: Box::new(message) });
+    }
+
+    /// The store has answered.
+    pub fn stored(&mut self, now: Time, ticket: u64, done: Done) {
+        match self.awaited.remove(&ticket) {
+            Some(Awaited::Own { number, peeks_in }) => {
+                if let Some(answer) = self.voted(peeks_in, done) {
+                    self.on_answer(now, self.me.incarnation, number, answer);
+                }
+            }
+            Some(Awaited::Answer { to, number, peeks_in }) => {
+                if let Some(answer) = self.voted(peeks_in, done) {
+                    self.send(to, CopyMessage::Answered { number, answer });
+                }
+            }
+            Some(Awaited::Say { to, message }) if done == Done::Changed => self.send(to, *message),
+            Some(Awaited::Scanned { to, slot, epoch, serial }) => {
+                if let Done::Scanned { entries, next } = done {
+                    self.send(to, CopyMessage::Part { slot, epoch, serial, entries, next });
+                }
+            }
+            Some(Awaited::Summed { slot }) => {
+                let digest = if let Done::Summed(digest) = done { Some(digest) } else { None };
+                self.summed(slot, digest);
+            }
+            Some(Awaited::CopiedAhead { slot, next }) => {
+                self.copied_ahead(slot, next, done == Done::Changed);
+            }
+            Some(Awaited::Copied { from, slot, epoch, next }) => {
+                self.copied(now, from, slot, epoch, next, done == Done::Changed);
+            }
+            // What could not be done is asked for again by whoever waits for it.
+            Some(Awaited::Say { .. }) | None => {}
+        }
+        self.hear_own(now);
+    }
+
+    // ----- messages -----
+
+    fn send(&mut self, to: Contact, message: CopyMessage) {
+        if to.incarnation == self.me.incarnation {
+            self.own.push_back(message);
+        } else {
+            self.effects.push_back(CopiesEffect::Send { to, message });
+        }
+    }
+
+    fn hear_own(&mut self, now: Time) {
+        while let Some(message) = self.own.pop_front() {
+            self.hear_message(now, self.me, message);
+        }
+    }
+
+    /// A message of a peer arrived.
+    pub fn handle_message(&mut self, now: Time, from: Contact, message: CopyMessage) {
+        self.hear_message(now, from, message);
+        self.hear_own(now);
+    }
+
+    fn hear_message(&mut self, now: Time, from: Contact, message: CopyMessage) {
+        match message {
+            CopyMessage::Query { runs } => self.on_query(from, &runs),
+            CopyMessage::Notice { views } => self.on_notice(now, views),
+            CopyMessage::Summary { sum } => self.on_summary(from, sum),
+            CopyMessage::Epochs { runs, answer } => self.on_epochs(from, &runs, answer),
+            CopyMessage::Wish { slot, epoch, members } => self.on_wish(now, from, slot, epoch, members),
+            CopyMessage::Elect { slot, epoch, turn, views } => {
+                self.hear(now, slot, &views);
+                self.on_elect(from, slot, epoch, turn);
+            }
+            CopyMessage::Elected { slot, epoch, turn, promise } => self.on_elected(from, slot, (epoch, turn), promise),
+            CopyMessage::Vote { slot, epoch, turn, members } => self.on_vote(from, slot, (epoch, turn), &members),
+            CopyMessage::Voted { slot, epoch, turn } => self.on_voted(now, from, slot, (epoch, turn)),
+            CopyMessage::Overruled { slot, epoch, turn } => self.on_overruled(slot, epoch, turn),
+            CopyMessage::Invite { slot, views } => {
+                self.hear(now, slot, &views);
+                self.on_invite(from, slot);
+            }
+            CopyMessage::Ready { slot, epoch } => self.on_ready(now, from, slot, epoch),
+            CopyMessage::Fetch { slot, epoch, views, ahead, digest, serial, after } => {
+                self.hear(now, slot, &views);
+                self.on_fetch(now, from, slot, epoch, &Wanted { ahead, digest, serial, after });
+            }
+            CopyMessage::Part { slot, epoch, serial, entries, next } => {
+                self.on_part(from, slot, (epoch, serial), entries, next);
+            }
+            CopyMessage::Complete { slot, epoch, has, ask } => self.on_complete(from, slot, epoch, has, ask),
+            CopyMessage::Ask { number, slot, epoch, key, ask } => self.on_ask(from, number, (slot, epoch), key, ask),
+            CopyMessage::Answered { number, answer } => self.on_answer(now, from.incarnation, number, answer),
+            CopyMessage::Leaving => self.placing.leaves(now, from.incarnation),
+        }
+    }
+
+    /// What this node tells of a slot's views.
+    fn views_of(&self, slot: Slot) -> Vec<View> {
+        match self.held.get(&slot) {
+            Some(held) => held.chain.views(),
+            None => self.views.get(slot).cloned().into_iter().collect(),
+        }
+    }
+
+    fn tell_views(&mut self, to: Contact, slot: Slot) {
+        let views = vec![(SlotRun { first: slot, count: 1 }, self.views_of(slot))];
+        self.send(to, CopyMessage::Notice { views });
+    }
+
+    /// Somebody speaks of a view that is not the newest here, or not served: it is told, or asked.
+    fn compare_views(&mut self, with: Contact, slot: Slot, epoch: u64) {
+        if self.view(slot).is_some_and(|view| view.epoch >= epoch) {
+            self.tell_views(with, slot);
+        } else {
+            self.send(with, CopyMessage::Query { runs: vec![SlotRun { first: slot, count: 1 }] });
+        }
+    }
+
+    fn on_query(&mut self, from: Contact, runs: &[SlotRun]) {
+        let slots = runs.iter().flat_map(|run| run.slots(self.space)).take(self.space.slots() as usize);
+        let known = slots.map(|slot| (slot, self.views_of(slot))).filter(|(_, views)| !views.is_empty());
+        let views = runs_of(known);
+        self.send(from, CopyMessage::Notice { views });
+    }
+
+    fn on_notice(&mut self, now: Time, views: Vec<(SlotRun, Vec<View>)>) {
+        for (run, views) in views {
+            for slot in run.slots(self.space) {
+                self.hear(now, slot, &views);
+            }
+        }
+    }
+
+    /// Hears of views of a slot, oldest first.
+    pub fn hear(&mut self, now: Time, slot: Slot, views: &[View]) {
+        let is_sane = |view: &View| (1..=MEMBERS_MAX).contains(&view.members.len());
+        if !self.space.holds(slot) || !views.iter().all(is_sane) || !views.is_sorted_by_key(|view| view.epoch) {
+            return;
+        }
+        let Some(newest) = views.last() else { return };
+        self.views.learn(slot, newest.clone());
+        let me = self.me.incarnation;
+        if !self.held.contains_key(&slot) && views.iter().any(|view| view.has(me)) {
+            self.held.insert(slot, Held::new(Chain::new(me)));
+        }
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        let before = held.chain.served().map(|view| view.epoch);
+        if !held.chain.learn(views) {
+            return;
+        }
+        if held.chain.is_free() {
+            // It was invited, and others were chosen.
+            self.drop_slot(slot);
+            return;
+        }
+        (held.election, held.inviting) = (None, None);
+        if before.is_some() && held.chain.served().map(|view| view.epoch) != before {
+            held.leads = None;
+            held.lost.clear();
+            self.end_operations(now, slot);
+        }
+        self.write_down(vec![slot]);
+        self.fetch(now, slot);
+    }
+}

@@ -1,0 +1,375 @@
+//! Who is to hold which slot, and the way there, one member at a time.
+//!
+//! The ring owner of a slot wishes for itself and those who follow it. That is advice: whoever is a member of the view
+//! decides on the next one by vote.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use super::message::CopyMessage;
+use super::{Copies, Held, Timer};
+use crate::base::{Contact, Incarnation, Span, Time, in_arc};
+use crate::data::Slot;
+use crate::replication::chain::is_majority;
+use crate::replication::{Neighbourhood, SlotRun, View, runs_of};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Placing {
+    /// Those around this node, who are told of views.
+    pub neighbours: Vec<Contact>,
+    // Who leaves, and when it last said so.
+    leaving: BTreeMap<Incarnation, Time>,
+    // Wishes under way: since when, and how many members were told.
+    wished: BTreeMap<Slot, (Time, usize)>,
+    queried: Option<Time>,
+    unknown_since: Option<Time>,
+    said_leaving: Option<Time>,
+    stranded_since: Option<Time>,
+    settled: Settled,
+}
+
+/// How far the slots are from where they belong, as far as this node is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Slots that belong to this node and have other members than they should, or nobody knows which.
+    pub to_move: usize,
+    /// Slots of which this node is a member whose change of view is not over.
+    pub changing: usize,
+}
+
+/// Changes of view that one node begins at a time.
+const MOVES_MAX: usize = 32;
+/// Silence after which a wish or a query is repeated.
+const REPEAT_AFTER: Span = Span::secs(1);
+/// After so long everybody known is asked for a view, not only neighbours.
+const ASK_ALL_AFTER: Span = Span::secs(2);
+/// Between two comparisons with somebody, from half of it to one and a half.
+const COMPARE_EVERY: Span = Span::secs(10);
+/// How long somebody who said that it leaves is not wished for.
+const LEAVING_FOR: Span = Span::secs(10);
+/// After so long without anybody who takes its slots, a leaver gives up.
+const STRANDED_AFTER: Span = Span::secs(2);
+
+impl Placing {
+    /// This node has begun to leave.
+    pub fn is_leaving(&self) -> bool {
+        self.said_leaving.is_some()
+    }
+
+    pub fn leaves(&mut self, now: Time, who: Incarnation) {
+        self.leaving.insert(who, now);
+    }
+}
+
+/// The members that follow these, to come closer to those that are wished for: at most one comes or goes. `None`: they are
+/// as they should be.
+fn closer(now: &[Contact], wished: &[Contact], is_gone: &dyn Fn(&Contact) -> bool) -> Option<Vec<Contact>> {
+    let mut next = now.to_vec();
+    let newcomer = wished.iter().find(|contact| !now.contains(contact));
+    let gone = now.iter().position(is_gone);
+    let surplus = || now.iter().rposition(|contact| !wished.contains(contact));
+    match (newcomer, gone) {
+        (Some(newcomer), Some(at)) => next[at] = *newcomer,
+        (Some(newcomer), None) if now.len() < wished.len() => next.push(*newcomer),
+        (Some(newcomer), None) => match surplus() {
+            Some(at) => next[at] = *newcomer,
+            None => return None,
+        },
+        (None, gone) => {
+            if let Some(at) = gone.or_else(surplus).filter(|_| now.len() > 1) {
+                next.remove(at);
+            }
+        }
+    }
+    let place = |contact: &Contact| wished.iter().position(|of| of == contact).unwrap_or(usize::MAX);
+    next.sort_by_key(place);
+    (next != now).then_some(next)
+}
+
+/// Of slots and epochs, in order.
+fn sum(all: impl Iterator<Item = (Slot, u64)>) -> u64 {
+    all.fold(0, |sum, (slot, epoch)| {
+        let mixed = (sum ^ (u64::from(slot.0) << 40) ^ epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 29
+    })
+}
+
+impl Copies {
+    /// Begins, repeats and ends whatever the present ring calls for.
+    pub fn maintain(&mut self, now: Time, around: &Neighbourhood<'_>) {
+        self.placing.leaving.retain(|_, at| now.since(*at) < LEAVING_FOR);
+        let nearby = around.predecessor.iter().chain(around.successors.iter().take(self.replicas + 1));
+        self.placing.neighbours = nearby.filter(|contact| !(around.is_lost)(contact)).copied().collect();
+        let slots: Vec<Slot> = self.held.keys().copied().collect();
+        self.placing.settled = Settled::default();
+        for slot in slots {
+            if !self.mend(now, slot) {
+                self.placing.settled.changing += 1;
+            }
+        }
+        let moving = self.held.values().filter(|held| held.election.is_some() || held.inviting.is_some()).count();
+        let budget = MOVES_MAX.saturating_sub(moving);
+        self.compare_later(now);
+        let mut unknown = Vec::new();
+        if around.leaving {
+            self.give_away(now, around, budget);
+        } else {
+            unknown = self.place(now, around, budget);
+        }
+        // Those who could tell how it went on may be others than those whom this node knows of.
+        let is_lost_track_of = |held: &Held| held.restless_since.is_some_and(|at| now.since(at) >= ASK_ALL_AFTER);
+        unknown.extend(self.held.iter().filter(|(_, held)| is_lost_track_of(held)).map(|(slot, _)| *slot));
+        unknown.sort_unstable();
+        unknown.dedup();
+        self.query(now, around, &unknown);
+        self.hear_own(now);
+    }
+
+    /// How far the slots are from where they belong; as of the last [`Copies::maintain`].
+    pub fn settled(&self) -> Settled {
+        self.placing.settled
+    }
+
+    /// Whether nothing is left to do until the ring changes.
+    pub fn is_at_rest(&self) -> bool {
+        self.placing.settled == Settled::default()
+    }
+
+    /// Whether a leaver may go: it has no copy of anything.
+    pub fn is_drained(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Whether a leaver has found nobody who takes its slots for a while.
+    pub fn is_stranded(&self, now: Time) -> bool {
+        self.placing.stranded_since.is_some_and(|since| now.since(since) >= STRANDED_AFTER)
+    }
+
+    /// Whether nobody is to wish for this one.
+    fn is_unwanted(&self, contact: &Contact, around: &Neighbourhood<'_>) -> bool {
+        (around.is_lost)(contact) || self.placing.leaving.contains_key(&contact.incarnation)
+    }
+
+    /// Sees to the slots that belong to this node; those whose views it does not know.
+    fn place(&mut self, now: Time, around: &Neighbourhood<'_>, mut budget: usize) -> Vec<Slot> {
+        let me = self.me;
+        let others = around.successors.iter().filter(|c| !self.is_unwanted(c, around) && **c != me);
+        let wished: Vec<Contact> = std::iter::once(&me).chain(others).take(self.replicas).copied().collect();
+        let own: Vec<Slot> = self.own_slots(around).collect();
+        let mut unknown = Vec::new();
+        for slot in own {
+            // Whose members are all gone is most likely a view of long ago.
+            let living = |view: &&View| view.members.iter().any(|member| !(around.is_lost)(member));
+            let Some(view) = self.view(slot).filter(living).cloned() else {
+                unknown.push(slot);
+                continue;
+            };
+            let Some(next) = closer(&view.members, &wished, &|contact| self.is_unwanted(contact, around)) else {
+                self.placing.wished.remove(&slot);
+                continue;
+            };
+            self.placing.settled.to_move += 1;
+            if budget > 0 && self.wish(now, slot, &view, next) {
+                budget -= 1;
+            }
+        }
+        self.placing.settled.to_move += unknown.len();
+        unknown
+    }
+
+    /// Lets a member propose these as the next of a slot. False if that is under way.
+    fn wish(&mut self, now: Time, slot: Slot, view: &View, members: Vec<Contact>) -> bool {
+        if view.has(self.me.incarnation) && self.served(slot).is_some() {
+            return self.bring_about(now, slot, members.into());
+        }
+        let (since, told) = self.placing.wished.get(&slot).copied().unwrap_or_default();
+        if told > 0 && now.since(since) < REPEAT_AFTER {
+            return false;
+        }
+        self.placing.wished.insert(slot, (now, told + 1));
+        let others: Vec<&Contact> = view.members.iter().filter(|member| **member != self.me).collect();
+        if let Some(to) = others.get(told % others.len().max(1)) {
+            self.send(**to, CopyMessage::Wish { slot, epoch: view.epoch, members });
+        }
+        true
+    }
+
+    /// Asks for views that are not known here.
+    fn query(&mut self, now: Time, around: &Neighbourhood<'_>, unknown: &[Slot]) {
+        if unknown.is_empty() {
+            self.placing.unknown_since = None;
+            return;
+        }
+        let since = *self.placing.unknown_since.get_or_insert(now);
+        if self.placing.queried.is_some_and(|at| now.since(at) < REPEAT_AFTER) {
+            return;
+        }
+        self.placing.queried = Some(now);
+        let runs: Vec<_> = runs_of(unknown.iter().map(|slot| (*slot, ()))).into_iter().map(|(run, ())| run).collect();
+        let mut to = self.placing.neighbours.clone();
+        if now.since(since) >= ASK_ALL_AFTER {
+            to.extend((around.members)());
+        }
+        to.sort_unstable();
+        to.dedup();
+        let me = self.me;
+        for contact in to.into_iter().filter(|contact| *contact != me) {
+            self.send(contact, CopyMessage::Query { runs: runs.clone() });
+        }
+    }
+
+    /// A leaver is replaced in every view, or left out where there is nobody else.
+    fn give_away(&mut self, now: Time, around: &Neighbourhood<'_>, mut budget: usize) {
+        let me = self.me;
+        if self.placing.said_leaving.is_none_or(|at| now.since(at) >= REPEAT_AFTER) {
+            self.placing.said_leaving = Some(now);
+            let mut to = self.placing.neighbours.clone();
+            to.extend(self.held.keys().filter_map(|slot| self.view(*slot)).flat_map(|view| view.members.to_vec()));
+            to.sort_unstable();
+            to.dedup();
+            for contact in to.into_iter().filter(|contact| *contact != me) {
+                self.send(contact, CopyMessage::Leaving);
+            }
+        }
+        let willing: Vec<Contact> =
+            around.successors.iter().filter(|c| !self.is_unwanted(c, around) && **c != me).copied().collect();
+        let views: Vec<(Slot, View)> =
+            self.held.keys().filter_map(|slot| Some((*slot, self.served(*slot)?.clone()))).collect();
+        let mut is_stranded = false;
+        for (slot, view) in views {
+            self.placing.settled.to_move += 1;
+            let mut next: Vec<Contact> = view.members.iter().filter(|member| **member != me).copied().collect();
+            next.extend(willing.iter().find(|contact| !next.contains(contact)));
+            is_stranded |= next.is_empty();
+            let living = next.iter().filter(|contact| !self.is_unwanted(contact, around)).count();
+            is_stranded |= living == 0 && is_majority(1, &view);
+            if budget > 0 && !next.is_empty() && self.bring_about(now, slot, next.into()) {
+                budget -= 1;
+            }
+        }
+        // It has agreed to become a member, and must know whether it is one.
+        for slot in self.invitations() {
+            if let Some(view) = self.view(slot).cloned() {
+                let members = view.members.to_vec();
+                self.wish(now, slot, &view, members);
+            }
+        }
+        if is_stranded {
+            self.placing.stranded_since.get_or_insert(now);
+        } else {
+            self.placing.stranded_since = None;
+        }
+    }
+
+    // ----- views that somebody has not heard of -----
+
+    fn compare_later(&mut self, now: Time) {
+        let wait = COMPARE_EVERY.0 / 2 + self.rng.below(COMPARE_EVERY.0);
+        if self.timers.get(Timer::Compare).is_none() {
+            self.timers.set(Timer::Compare, now + Span(wait));
+        }
+    }
+
+    /// Compares with somebody what views the two are in.
+    pub(super) fn compare(&mut self, now: Time) {
+        self.compare_later(now);
+        let views = self.held.values().filter_map(|held| held.chain.newest());
+        let mut others: Vec<Contact> = views.flat_map(|view| view.members.iter()).copied().collect();
+        others.extend(&self.placing.neighbours);
+        others.retain(|contact| *contact != self.me);
+        others.sort_unstable();
+        others.dedup();
+        if !others.is_empty() {
+            let to = others[self.rng.index(others.len())];
+            let sum = sum(self.shared_with(to));
+            self.send(to, CopyMessage::Summary { sum });
+        }
+    }
+
+    /// The slots whose newest views have this node and that one for members, with their epochs.
+    fn shared_with(&self, other: Contact) -> impl Iterator<Item = (Slot, u64)> {
+        let (me, other) = (self.me.incarnation, other.incarnation);
+        let newest = self.held.iter().filter_map(|(slot, held)| Some((*slot, held.chain.newest()?)));
+        newest.filter(move |(_, view)| view.has(me) && view.has(other)).map(|(slot, view)| (slot, view.epoch))
+    }
+
+    pub(super) fn on_summary(&mut self, from: Contact, theirs: u64) {
+        if sum(self.shared_with(from)) != theirs {
+            let runs = runs_of(self.shared_with(from));
+            self.send(from, CopyMessage::Epochs { runs, answer: false });
+        }
+    }
+
+    pub(super) fn on_epochs(&mut self, from: Contact, runs: &[(SlotRun, u64)], answer: bool) {
+        if !answer {
+            // Either may have the other for a member where that one knows better.
+            let runs = runs_of(self.shared_with(from));
+            self.send(from, CopyMessage::Epochs { runs, answer: true });
+        }
+        let (mut newer, mut older) = (Vec::new(), Vec::new());
+        for (run, epoch) in runs {
+            for slot in run.slots(self.space) {
+                match self.view(slot).map_or(0, |view| view.epoch).cmp(epoch) {
+                    Ordering::Greater => newer.push((slot, self.views_of(slot))),
+                    Ordering::Less => older.push((slot, ())),
+                    Ordering::Equal => {}
+                }
+            }
+        }
+        if !newer.is_empty() {
+            self.send(from, CopyMessage::Notice { views: runs_of(newer) });
+        }
+        if !older.is_empty() {
+            let runs = runs_of(older).into_iter().map(|(run, ())| run).collect();
+            self.send(from, CopyMessage::Query { runs });
+        }
+    }
+
+    /// The slots that are this node's, from the first after its predecessor on.
+    fn own_slots(&self, around: &Neighbourhood<'_>) -> impl Iterator<Item = Slot> + use<> {
+        let (space, me) = (self.space, self.me.id);
+        let after = match around.predecessor {
+            Some(predecessor) => Some(predecessor.id),
+            // An arc from a place to itself is the whole circle.
+            None => around.alone.then_some(me),
+        };
+        after.into_iter().flat_map(move |after| {
+            let of = space.slot_of(after);
+            let first = if space.last_id(of) == after { of.0 + 1 } else { of.0 };
+            let from_first = (0..space.slots()).map(move |n| Slot((first + n) % space.slots()));
+            from_first.take_while(move |slot| in_arc(after, space.last_id(*slot), me))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Capacity;
+
+    fn members(all: &[u16]) -> Vec<Contact> {
+        let member = |n: &u16| Contact::new(Capacity::MAX, ([10, 0, 0, 1], *n).into(), Incarnation(u128::from(*n)));
+        all.iter().map(member).collect()
+    }
+
+    fn to(now: &[u16], wished: &[u16], gone: &[u16]) -> Option<Vec<u16>> {
+        let gone = members(gone);
+        let next = closer(&members(now), &members(wished), &|contact| gone.contains(contact));
+        next.map(|next| next.iter().map(|contact| contact.addr.port()).collect())
+    }
+
+    #[test]
+    fn members_come_and_go_one_at_a_time() {
+        assert_eq!(to(&[1], &[1, 2, 3], &[]), Some(vec![1, 2]), "grows");
+        assert_eq!(to(&[1, 2], &[2, 1, 3], &[]), Some(vec![2, 1, 3]));
+        assert_eq!(to(&[1, 2, 3], &[1, 2, 3], &[]), None);
+        assert_eq!(to(&[1, 2, 3], &[4, 1, 2], &[]), Some(vec![4, 1, 2]), "a joiner comes first");
+        assert_eq!(to(&[1, 2, 3], &[4, 5, 6], &[]), Some(vec![4, 1, 2]), "one at a time");
+        assert_eq!(to(&[1, 2, 3], &[1, 3, 4], &[2]), Some(vec![1, 3, 4]), "who is gone goes first");
+        assert_eq!(to(&[1, 2, 3], &[1, 3], &[2]), Some(vec![1, 3]), "nobody is left to replace it");
+        assert_eq!(to(&[2, 1], &[1, 2], &[]), Some(vec![1, 2]), "the owner goes first");
+        assert_eq!(to(&[1, 2, 3], &[1], &[]), Some(vec![1, 2]), "fewer copies");
+        assert_eq!(to(&[1], &[1], &[1]), None, "nobody to go to");
+    }
+}
