@@ -82,6 +82,13 @@ pub enum Work {
     Hold(Vec<(Slot, Option<HoldRow>)>),
     /// Keeps these of slots, whatever they mean; `None`: nothing. Answered by [`Done::Changed`].
     Keep(Vec<(Slot, Option<String>)>),
+    /// Records that have expired, at most so many. Answered by [`Done::Expired`].
+    FindExpired {
+        /// What counts as expired.
+        now: Wall,
+        /// How many.
+        limit: usize,
+    },
     /// Removes records that have expired, at most so many. Answered by [`Done::Collected`].
     CollectExpired {
         /// What counts as expired.
@@ -154,6 +161,8 @@ pub enum Done {
     Summed(Digest),
     /// Something was changed.
     Changed,
+    /// These have expired.
+    Expired(Vec<Place>),
     /// So many records had expired.
     Collected(usize),
     /// Nothing was done.
@@ -240,6 +249,7 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             }
             Done::Changed
         }
+        Work::FindExpired { now, limit } => Done::Expired(store.expired(now, limit)?),
         Work::CollectExpired { now, limit } => {
             let due = store.expired(now, limit)?;
             for place in &due {

@@ -20,7 +20,6 @@ use super::storage::Storage;
 use super::users::Users;
 use crate::base::{Incarnation, Span, Time};
 use crate::node::{ChordNode, Event, Hope, Input, Output, Stop};
-use crate::replication::Holdings;
 
 /// The token of the peers' listener.
 pub(super) const LISTENER: Token = Token(0);
@@ -248,7 +247,7 @@ impl EventLoop {
         let Parting { peers_until, has_left, result, .. } = self.parting.as_ref()?;
         let over = self.peers.is_quiet() || peers_until.is_some_and(|until| now >= until);
         // The last member takes its keys along: they are there when it comes back.
-        let gave_all = self.node.holdings().is_none_or(Holdings::is_drained);
+        let gave_all = self.node.is_drained();
         let (is_nobody, result) = (*has_left && gave_all && result.is_ok(), result.clone());
         (peers_until.is_some() && over).then(|| if is_nobody { self.storage.forget() } else { result })
     }

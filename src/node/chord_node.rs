@@ -4,25 +4,28 @@
 //! it gives nothing, then sleep until [`ChordNode::poll_timeout`] at the latest. It reads no clock, draws no randomness
 //! beyond its seed and opens nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::inside::{Inside, with_neighbourhood};
 use super::io::{Event, Input, NodeConfig, Output, Stop};
 use super::job::{Asker, Jobs};
 use super::kv::KvTask;
 use super::list::ListTask;
 use super::message::{Call, Message, NodeInfo, Reply};
+use super::operate::OperateTask;
 use super::params::RingParams;
 use super::seek::Seeker;
 use super::task::{Kind, Tasks, Wake};
 use super::trace::TraceTask;
 use super::walk::WalkTask;
-use crate::base::{Contact, Id, Incarnation, Now, Rng, Span, Time, Timers};
+use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Timers};
 use crate::data::{Check, Failure, Usage, UserReply, UserRequest};
 use crate::overlay::{Answer, Effect, JoinFailed, LookupFailed, Overlay, OverlayConfig, RingMessage, Standing};
+use crate::replication::copies::Copies;
 use crate::replication::holdings::MAINTAIN_INTERVAL;
-use crate::replication::{Execution, Holdings, HoldingsEffect, Neighbourhood, View, runs_of};
+use crate::replication::{Holdings, HoldingsEffect, Settled};
 
 /// A node. See the module for the order of calls.
 #[derive(Debug)]
@@ -43,15 +46,12 @@ pub struct ChordNode {
     last_one: bool,
     // Who said goodbye last.
     departed: Option<Incarnation>,
-    moved: Moved,
-}
-
-/// What exists once the ring is known.
-#[derive(Debug)]
-pub(super) struct Inside {
-    pub params: RingParams,
-    pub overlay: Overlay,
-    pub holdings: Holdings,
+    pub(super) moved: Moved,
+    // Operations that this node coordinates, and for whom.
+    pub(super) operations: BTreeMap<u64, Asker>,
+    pub(super) next_operation: u64,
+    /// The number of the latest operation of this node's users.
+    pub(super) next_op: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,10 +73,10 @@ pub(super) enum NodeTimer {
 }
 
 #[derive(Debug, Default)]
-struct Moved {
-    took: usize,
-    gave: usize,
-    claimed: usize,
+pub(super) struct Moved {
+    pub took: usize,
+    pub gave: usize,
+    pub claimed: usize,
 }
 
 impl ChordNode {
@@ -86,6 +86,8 @@ impl ChordNode {
             tasks: Tasks::new(config.overlay.first_request),
             jobs: Jobs::new(config.gauge),
             config,
+            // No earlier process of this node may have counted there.
+            next_op: Rng::new(!seed).next_u64() >> 1,
             rng: Rng::new(seed),
             inside: None,
             seeker: Seeker::default(),
@@ -97,6 +99,8 @@ impl ChordNode {
             last_one: false,
             departed: None,
             moved: Moved::default(),
+            operations: BTreeMap::new(),
+            next_operation: 0,
         }
     }
 
@@ -117,9 +121,29 @@ impl ChordNode {
         self.settle(now);
     }
 
-    /// The slots, once there are any.
-    pub fn holdings(&self) -> Option<&Holdings> {
-        self.inside.as_ref().map(|inside| &inside.holdings)
+    /// How many slots this node has a copy of.
+    pub fn slots_held(&self) -> usize {
+        self.inside.as_ref().map_or(0, Inside::slots_held)
+    }
+
+    /// How far the slots are from where they belong, once there are any.
+    pub fn settled(&self) -> Option<Settled> {
+        self.inside.as_ref().map(Inside::settled)
+    }
+
+    /// Whether nothing is left to do until the ring changes.
+    pub fn is_at_rest(&self) -> bool {
+        self.inside.as_ref().is_some_and(Inside::is_at_rest)
+    }
+
+    /// Whether it has given everything away.
+    pub fn is_drained(&self) -> bool {
+        self.inside.as_ref().is_none_or(Inside::is_drained)
+    }
+
+    /// The copies, where there are several.
+    pub fn copies(&self) -> Option<&Copies> {
+        self.inside.as_ref()?.copies.as_ref()
     }
 
     /// How much the store holds, as far as this node has heard.
@@ -130,7 +154,8 @@ impl ChordNode {
     /// When [`ChordNode::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
         let overlay = self.inside.as_ref().and_then(|inside| inside.overlay.poll_timeout());
-        self.timers.next().into_iter().chain(overlay).min()
+        let copies = self.copies().and_then(Copies::poll_timeout);
+        self.timers.next().into_iter().chain(overlay).chain(copies).min()
     }
 
     /// The next output, in order.
@@ -170,6 +195,9 @@ impl ChordNode {
         self.look_at_clocks(now);
         if let Some(inside) = &mut self.inside {
             inside.overlay.handle_timeout(now.mono);
+            if let Some(copies) = &mut inside.copies {
+                copies.handle_timeout(now.mono);
+            }
         }
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {
@@ -220,6 +248,7 @@ impl ChordNode {
                     with_neighbourhood(overlay, |around| holdings.handle_message(now.mono, from, message, around));
                 }
             }
+            Message::Copies(message) => self.on_copy_message(now, from, *message),
             Message::Call { request, call } => {
                 if inside.overlay.handle_alive(now.mono, from) {
                     self.serve_call(now, from, request, call);
@@ -242,11 +271,15 @@ impl ChordNode {
                 let place = inside.params.space.place(key);
                 self.run_here(now, asker, &place, &command).map(Reply::Kv)
             }
+            Call::Operate { key, operation } => {
+                let place = inside.params.space.place(key);
+                self.operate_here(now, asker, &place, operation).map(Reply::Ran)
+            }
             Call::List(query) => {
                 self.list_here(now, asker, &query);
                 None
             }
-            Call::Holder(slot) => Some(Reply::Holder(inside.holdings.view(slot).cloned())),
+            Call::Holder(slot) => Some(Reply::Holder(inside.view(slot).cloned())),
             Call::Info => self.info(now).map(|info| Reply::Info(Box::new(info))),
         };
         if let Some(reply) = reply {
@@ -305,6 +338,9 @@ impl ChordNode {
         };
         let params = inside.params;
         match request {
+            UserRequest::Kv { key, command } if inside.copies.is_some() => {
+                OperateTask::new(params.space.place(key), command, params.value_bytes_max).map(Kind::Operate)
+            }
             UserRequest::Kv { key, command } => {
                 KvTask::new(params.space.place(key), command, params.value_bytes_max).map(Kind::Kv)
             }
@@ -324,7 +360,7 @@ impl ChordNode {
             Some(Standing::Orphan) => Some("every neighbour is lost; joining again".to_owned()),
             _ => Some(format!("not joined yet; trying {}", self.config.seeds.join(", "))),
         };
-        let to_take = self.inside.as_ref().map_or(0, |inside| inside.holdings.settled().to_take);
+        let to_take = self.inside.as_ref().map_or(0, |inside| inside.settled().to_take);
         let slots = (to_take > 0).then(|| format!("{to_take} slots are still on their way to this node"));
         let busy = self.tasks_running() >= crate::base::limits::REQUESTS_MAX;
         let load = busy.then(|| "too many requests are in progress".to_owned());
@@ -345,7 +381,7 @@ impl ChordNode {
             standing: inside.overlay.standing(),
             predecessor: inside.overlay.predecessor(),
             successors: inside.overlay.successors().to_vec(),
-            slots: u32::try_from(inside.holdings.held()).unwrap_or(u32::MAX),
+            slots: u32::try_from(inside.slots_held()).unwrap_or(u32::MAX),
             keys: usage.keys,
             bytes: usage.bytes,
             uptime_ms: now.mono.since(self.started).as_millis(),
@@ -363,8 +399,10 @@ impl ChordNode {
             OverlayConfig { capacity: space.capacity(), successors: params.successors, ..self.config.overlay.clone() };
         let overlay = Overlay::new(me, config, Rng::new(self.rng.next_u64()));
         let holdings = Holdings::new(me, space);
+        let rng = Rng::new(self.rng.next_u64());
+        let copies = self.config.copies.then(|| Copies::new(me, space, params.replicas, rng));
         self.outputs.push_back(Output::Ring(params));
-        self.inside.insert(Inside { params, overlay, holdings })
+        self.inside.insert(Inside { params, overlay, holdings, copies })
     }
 
     fn leave(&mut self, now: Now) {
@@ -387,10 +425,14 @@ impl ChordNode {
 
     pub(super) fn maintain(&mut self, now: Now) {
         let Some(inside) = &mut self.inside else { return };
-        let Inside { overlay, holdings, .. } = inside;
-        if overlay.standing().is_member() {
-            with_neighbourhood(overlay, |around| holdings.maintain(now.mono, around));
-            if !holdings.is_at_rest() || self.leaving {
+        if inside.overlay.standing().is_member() {
+            if inside.copies.is_some() {
+                self.maintain_copies(now);
+            } else {
+                let Inside { overlay, holdings, .. } = inside;
+                with_neighbourhood(overlay, |around| holdings.maintain(now.mono, around));
+            }
+            if !self.is_at_rest() || self.leaving {
                 self.timers.set(NodeTimer::Maintain, now.mono + MAINTAIN_INTERVAL);
             }
         }
@@ -398,7 +440,7 @@ impl ChordNode {
     }
 
     fn tell_moved(&mut self) {
-        let at_rest = self.inside.as_ref().is_none_or(|inside| inside.holdings.is_at_rest());
+        let at_rest = self.inside.as_ref().is_none_or(Inside::is_at_rest);
         let Moved { took, gave, claimed } = self.moved;
         if took + gave + claimed > 0 && (at_rest || self.leaving) {
             self.moved = Moved::default();
@@ -415,6 +457,8 @@ impl ChordNode {
                 self.on_effect(now, effect);
             } else if let Some(effect) = inside.holdings.poll_effect() {
                 self.on_holdings_effect(now, effect);
+            } else if let Some(effect) = inside.copies.as_mut().and_then(Copies::poll_effect) {
+                self.on_copies_effect(now, effect);
             } else {
                 break;
             }
@@ -430,12 +474,12 @@ impl ChordNode {
     fn depart_if_drained(&mut self, now: Now) {
         let Some(inside) = &mut self.inside else { return };
         if self.leaving && inside.overlay.standing() == Standing::Leaving {
-            if inside.holdings.is_stranded(now.mono) {
+            if inside.is_stranded(now) {
                 let keys = self.jobs.gauge.usage.keys;
                 self.outputs.push_back(Output::Stop(Stop::Stranded { keys }));
                 return;
             }
-            let drained = inside.holdings.is_drained() || inside.overlay.is_alone();
+            let drained = inside.is_drained() || inside.overlay.is_alone();
             if drained && !inside.overlay.is_departing() {
                 self.last_one = inside.overlay.is_alone();
                 inside.overlay.depart(now.mono);
@@ -481,7 +525,7 @@ impl ChordNode {
     /// The overlay is out of the ring. Unless this node was the last one, its slots should have gone before it.
     fn on_left(&mut self) {
         let keys = match &self.inside {
-            Some(inside) if !self.last_one && inside.holdings.held() > 0 => self.usage().keys,
+            Some(inside) if !self.last_one && inside.slots_held() > 0 => self.usage().keys,
             _ => 0,
         };
         let stop = if keys > 0 { Stop::Stranded { keys } } else { Stop::Left };
@@ -538,52 +582,9 @@ impl ChordNode {
     }
 }
 
-/// Members that are asked who holds a slot.
-const MEMBERS_ASKED_MAX: usize = 64;
 /// The ticket of lookups for the holdings; tasks count from 1.
 const OWNER_TICKET: u64 = 0;
 /// Marks the tickets of tools.
 const TOOL_TICKETS: u64 = 1 << 63;
 /// The wall clock has been set, or the machine slept, if it goes on by so much more or less than the monotonic one.
 const CLOCK_JUMP: Span = Span::secs(1);
-
-impl Inside {
-    /// Runs a command if this node holds the slot and is in the ring.
-    pub fn execute(&mut self, now: Now, place: &crate::data::Place, command: &crate::data::Command) -> Execution {
-        if self.overlay.standing().is_member() {
-            self.holdings.execute(now, place, command)
-        } else {
-            // A leaver still knows whom it gave the slot to.
-            let me = self.overlay.me().incarnation;
-            let others = |view: &&View| view.primary().is_some_and(|primary| primary.incarnation != me);
-            Execution::Elsewhere(self.holdings.view(place.slot).filter(others).cloned())
-        }
-    }
-
-    /// The slots that this node answers for, with their epochs.
-    pub fn served(&self) -> Vec<(crate::replication::SlotRun, u64)> {
-        if !self.overlay.standing().is_member() {
-            return Vec::new();
-        }
-        let epoch = |slot| self.holdings.view(slot).map_or(0, |view| view.epoch);
-        runs_of(self.holdings.serving().map(|slot| (slot, epoch(slot))))
-    }
-
-    /// The id whose successor owns this slot.
-    pub fn owner_target(&self, slot: crate::data::Slot) -> Id {
-        self.params.space.last_id(slot)
-    }
-}
-
-/// Lends the holdings what they need to know of the ring.
-pub(super) fn with_neighbourhood(overlay: &Overlay, run: impl FnOnce(&Neighbourhood<'_>)) {
-    run(&Neighbourhood {
-        predecessor: overlay.predecessor(),
-        alone: overlay.is_alone(),
-        leaving: overlay.standing() == Standing::Leaving,
-        successors: overlay.successors(),
-        members: &|| overlay.known_members(MEMBERS_ASKED_MAX),
-        is_lost: &|contact| overlay.is_lost(contact),
-        in_doubt: overlay.is_in_doubt(),
-    });
-}

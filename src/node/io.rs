@@ -36,6 +36,10 @@ pub struct NodeConfig {
     pub store_kind: &'static str,
     /// The slots that an earlier process of this node held, as its store knows them.
     pub holds: Vec<(Slot, HoldRow)>,
+    /// Views are held by several members, and operations are voted on. Off, each slot has one holder.
+    pub copies: bool,
+    /// The views that an earlier process of this node was in, as its store knows them.
+    pub views: Vec<(Slot, String)>,
     /// How the store stands at the start.
     pub gauge: Gauge,
     /// Of the program, for reports.
@@ -58,6 +62,8 @@ impl NodeConfig {
             memory: None,
             store_kind: "memory",
             holds: Vec::new(),
+            copies: false,
+            views: Vec::new(),
             gauge: Gauge::default(),
             version: Arc::from(env!("CARGO_PKG_VERSION")),
         }

@@ -52,6 +52,8 @@ pub(super) enum Asker {
         /// Its number for the call.
         request: u64,
     },
+    /// Nobody waits for it.
+    Nobody,
 }
 
 /// Expired records removed in one go.
@@ -104,7 +106,10 @@ impl ChordNode {
         match self.jobs.waiting.remove(&job) {
             Some(Waiter::Holdings { ticket }) => {
                 if let Some(inside) = &mut self.inside {
-                    inside.holdings.stored(now.mono, ticket, done);
+                    match &mut inside.copies {
+                        Some(copies) => copies.stored(now.mono, ticket, done),
+                        None => inside.holdings.stored(now.mono, ticket, done),
+                    }
                 }
             }
             Some(Waiter::Command { asker, read_in }) => {
@@ -120,6 +125,11 @@ impl ChordNode {
                 self.tell(now, asker, Wake::Listed { served, page });
             }
             Some(Waiter::Expired) => match done {
+                Done::Expired(due) => {
+                    // Those of others are their matter.
+                    let pause = if self.remove_expired(now, due) { Span::millis(10) } else { EXPIRY_PAUSE_IN_TROUBLE };
+                    self.collect_expired_in(now, pause);
+                }
                 Done::Collected(EXPIRED_BATCH) => self.collect_expired_in(now, Span::millis(1)),
                 Done::Failed(_) => self.collect_expired_in(now, EXPIRY_PAUSE_IN_TROUBLE),
                 _ => self.jobs.collecting = false,
@@ -129,7 +139,7 @@ impl ChordNode {
     }
 
     fn after_command(&self, read_in: Option<(Slot, u64)>, done: Done) -> KvReply {
-        let serves = |(slot, epoch)| self.inside.as_ref().is_some_and(|i| i.holdings.serves_still(slot, epoch));
+        let serves = |(slot, epoch)| self.inside.as_ref().is_some_and(|i| i.serves_still(slot, epoch));
         match done {
             // The slot has gone elsewhere, and what was read may have gone before.
             _ if !read_in.is_none_or(serves) => KvReply::Busy,
@@ -143,13 +153,13 @@ impl ChordNode {
     fn served_since(&self, then: &[(SlotRun, u64)]) -> Vec<(SlotRun, u64)> {
         let Some(inside) = &self.inside else { return Vec::new() };
         let still = |(run, epoch): &(SlotRun, u64)| {
-            run.slots(inside.params.space).all(|slot| inside.holdings.serves_still(slot, *epoch))
+            run.slots(inside.params.space).all(|slot| inside.serves_still(slot, *epoch))
         };
         if then.iter().all(still) {
             return then.to_vec();
         }
         let each = then.iter().flat_map(|(run, epoch)| run.slots(inside.params.space).map(move |slot| (slot, *epoch)));
-        crate::replication::runs_of(each.filter(|(slot, epoch)| inside.holdings.serves_still(*slot, *epoch)))
+        crate::replication::runs_of(each.filter(|(slot, epoch)| inside.serves_still(*slot, *epoch)))
     }
 
     fn tell(&mut self, now: Now, asker: Asker, wake: Wake) {
@@ -159,7 +169,7 @@ impl ChordNode {
             (Asker::Peer { to, request }, Wake::Listed { served, page }) => {
                 self.reply(to, request, Reply::List { served, page });
             }
-            (Asker::Peer { .. }, _) => {}
+            (Asker::Peer { .. } | Asker::Nobody, _) => {}
         }
     }
 
@@ -173,7 +183,12 @@ impl ChordNode {
         if self.inside.is_some() {
             self.jobs.collecting = true;
             // Also of frozen slots: who has them by now removes them too.
-            self.start_job(Waiter::Expired, Work::CollectExpired { now: now.wall, limit: EXPIRED_BATCH });
+            let (now, limit) = (now.wall, EXPIRED_BATCH);
+            let work = match self.copies() {
+                Some(_) => Work::FindExpired { now, limit },
+                None => Work::CollectExpired { now, limit },
+            };
+            self.start_job(Waiter::Expired, work);
         }
     }
 

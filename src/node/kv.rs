@@ -3,7 +3,8 @@
 //! Reads are asked again at will. A write is sent again only if it was certainly not run: refused by the peer, or never
 //! delivered. Otherwise its outcome is unknown, and the user is told so.
 
-use super::chord_node::{ChordNode, Inside};
+use super::chord_node::ChordNode;
+use super::inside::Inside;
 use super::job::Asker;
 use super::message::{Call, KvReply, Reply};
 use super::task::{Next, Wake};
@@ -100,7 +101,7 @@ impl ChordNode {
                 self.forget_view(kv);
                 self.pause(LOST_PAUSE)
             }
-            Wake::Stepped(_) | Wake::Listed { .. } => Next::Wait,
+            Wake::Stepped(_) | Wake::Listed { .. } | Wake::Operated(_) => Next::Wait,
         }
     }
 
@@ -155,7 +156,7 @@ impl ChordNode {
         match view {
             Some(view) if news => {
                 if let Some(inside) = &mut self.inside {
-                    inside.holdings.learn(kv.place.slot, view);
+                    inside.learn(now, kv.place.slot, view);
                 }
                 self.find_holder(now, id, kv)
             }
@@ -175,7 +176,7 @@ impl ChordNode {
     fn forget_view(&mut self, kv: &mut KvTask) {
         kv.last_view = None;
         if let Some(inside) = &mut self.inside {
-            inside.holdings.forget(kv.place.slot);
+            inside.forget(kv.place.slot);
         }
     }
 

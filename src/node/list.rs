@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::chord_node::{ChordNode, Inside};
+use super::chord_node::ChordNode;
 use super::job::Asker;
 use super::message::{Call, Reply};
 use super::task::{Next, Wake};
@@ -94,7 +94,7 @@ impl ChordNode {
                 match reply {
                     Reply::List { served, page } => {
                         list.looking = None;
-                        self.cover(list, from, &served, page);
+                        self.cover(now, list, from, &served, page);
                         // What it was thought to hold and did not answer for, others must be asked about: it does not
                         // say who, and would be asked again for ever.
                         self.forget_views_of(list, from);
@@ -102,7 +102,7 @@ impl ChordNode {
                     Reply::Holder(view) => {
                         let learnt = list.looking.take().zip(view).zip(self.inside.as_mut());
                         if let Some(((slot, view), inside)) = learnt {
-                            inside.holdings.learn(slot, view);
+                            inside.learn(now, slot, view);
                         }
                     }
                     _ => {}
@@ -132,10 +132,10 @@ impl ChordNode {
             Wake::Listed { served, page } => {
                 list.reading = false;
                 if let Some(me) = self.inside.as_ref().map(|inside| inside.overlay.me()) {
-                    self.cover(list, me, &served, page);
+                    self.cover(now, list, me, &served, page);
                 }
             }
-            Wake::Stepped(_) | Wake::Ran(_) => {}
+            Wake::Stepped(_) | Wake::Ran(_) | Wake::Operated(_) => {}
         }
         self.list_on(now, id, list)
     }
@@ -161,12 +161,12 @@ impl ChordNode {
         let mut unknown = None;
         let mut holders = BTreeSet::new();
         for slot in absent {
-            match inside.holdings.view(slot).and_then(View::primary).filter(|c| !inside.overlay.is_gone(c)) {
+            match inside.view(slot).and_then(View::primary).filter(|c| !inside.overlay.is_gone(c)) {
                 Some(holder) if holder.incarnation != me.incarnation => {
                     holders.insert(holder);
                 }
                 // What this node holds its own store is asked for.
-                _ if list.reading && inside.holdings.serves(slot) => {}
+                _ if list.reading && inside.serves(slot) => {}
                 _ => unknown = unknown.or(Some(slot)),
             }
         }
@@ -187,22 +187,32 @@ impl ChordNode {
         }
     }
 
-    fn cover(&mut self, list: &mut ListTask, from: Contact, served: &[(crate::replication::SlotRun, u64)], page: Page) {
-        let Some(Inside { params, holdings, .. }) = &mut self.inside else { return };
+    fn cover(
+        &mut self,
+        now: Now,
+        list: &mut ListTask,
+        from: Contact,
+        served: &[(crate::replication::SlotRun, u64)],
+        page: Page,
+    ) {
+        let Some(inside) = &mut self.inside else { return };
         for (run, epoch) in served {
-            for slot in run.slots(params.space) {
+            for slot in run.slots(inside.params.space) {
                 list.covered.insert(slot);
-                holdings.learn(slot, View::of_one(*epoch, from));
+                // Of several members one does not tell of the others.
+                if inside.copies.is_none() {
+                    inside.learn(now, slot, View::of_one(*epoch, from));
+                }
             }
         }
         list.add(page);
     }
 
     fn forget_views_of(&mut self, list: &ListTask, holder: Contact) {
-        let Some(Inside { params, holdings, .. }) = &mut self.inside else { return };
-        for slot in params.space.all_slots().filter(|slot| !list.covered.contains(slot)) {
-            if holdings.view(slot).and_then(View::primary) == Some(holder) {
-                holdings.forget(slot);
+        let Some(inside) = &mut self.inside else { return };
+        for slot in inside.params.space.all_slots().filter(|slot| !list.covered.contains(slot)) {
+            if inside.view(slot).and_then(View::primary) == Some(holder) {
+                inside.forget(slot);
             }
         }
     }

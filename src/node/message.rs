@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::base::Contact;
 use crate::data::{Command, Key, ListQuery, Outcome, Page, Slot, Trouble};
 use crate::overlay::{RingMessage, Standing};
+use crate::replication::copies::{CopyMessage, Operation, Ran};
 use crate::replication::{HoldingMessage, SlotRun, View};
 
 /// A message between two nodes.
@@ -15,6 +16,8 @@ pub enum Message {
     Ring(RingMessage),
     /// Of the slots.
     Holding(HoldingMessage),
+    /// Of the copies.
+    Copies(Box<CopyMessage>),
     /// A question on behalf of a user.
     Call {
         /// Chosen by the caller, repeated in the reply.
@@ -41,6 +44,13 @@ pub enum Call {
         /// The command.
         command: Command,
     },
+    /// Coordinate this operation on this key, if you are a member of its slot's view.
+    Operate {
+        /// The key.
+        key: Key,
+        /// The operation.
+        operation: Operation,
+    },
     /// List the keys of the slots that you hold.
     List(ListQuery),
     /// Who holds this slot, as far as you know?
@@ -54,6 +64,8 @@ pub enum Call {
 pub enum Reply {
     /// To [`Call::Kv`].
     Kv(KvReply),
+    /// To [`Call::Operate`].
+    Ran(Ran),
     /// To [`Call::List`].
     List {
         /// The slots that the page covers, with their epochs.
@@ -121,6 +133,11 @@ impl Message {
     pub fn lane(&self) -> Lane {
         match self {
             Self::Holding(HoldingMessage::Chunk { .. }) => Lane::Bulk,
+            Self::Copies(message) => match **message {
+                CopyMessage::Part { .. } => Lane::Bulk,
+                CopyMessage::Ask { .. } | CopyMessage::Answered { .. } => Lane::Request,
+                _ => Lane::Maintenance,
+            },
             Self::Ring(_) | Self::Holding(_) => Lane::Maintenance,
             Self::Call { .. } | Self::Reply { .. } => Lane::Request,
         }

@@ -4,11 +4,14 @@
 //! code runs under the mio driver and in the simulator.
 
 pub mod chord_node;
+mod copies;
+mod inside;
 pub mod io;
 mod job;
 mod kv;
 mod list;
 pub mod message;
+mod operate;
 pub mod params;
 pub mod report;
 mod seek;

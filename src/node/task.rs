@@ -12,8 +12,10 @@ use crate::data::{Failure, Page, UserReply};
 use crate::node::chord_node::{ChordNode, NodeTimer};
 use crate::node::io::Output;
 use crate::node::kv::KvTask;
+use crate::node::operate::OperateTask;
 use crate::overlay::{Answer, LookupFailed, Step};
 use crate::replication::SlotRun;
+use crate::replication::copies::Ran;
 
 /// Requests in progress.
 #[derive(Debug, Default)]
@@ -43,6 +45,7 @@ struct Task {
 #[derive(Debug)]
 pub(super) enum Kind {
     Kv(KvTask),
+    Operate(OperateTask),
     List(ListTask),
     Walk(WalkTask),
     Trace(TraceTask),
@@ -63,6 +66,8 @@ pub(super) enum Wake {
     Found(Result<Answer, LookupFailed>),
     /// A step of an iterative lookup has ended.
     Stepped(Step),
+    /// This node has coordinated an operation, or did not.
+    Operated(Ran),
     /// This node's store has run the command, or did not.
     Ran(KvReply),
     /// This node's store has listed keys, of the slots named.
@@ -99,6 +104,7 @@ impl ChordNode {
         let Some(mut task) = self.tasks.running.remove(&id) else { return };
         let next = match &mut task.kind {
             Kind::Kv(kv) => self.run_kv(now, id, kv, wake),
+            Kind::Operate(task) => self.run_operate(now, id, task, wake),
             Kind::List(list) => self.run_list(now, id, list, wake),
             Kind::Walk(walk) => self.run_walk(now, id, walk, wake),
             Kind::Trace(trace) => self.run_trace(now, id, trace, wake),
@@ -130,6 +136,7 @@ impl ChordNode {
         if let Some(task) = self.tasks.running.remove(&id) {
             let failure = match &task.kind {
                 Kind::Kv(kv) => kv.timed_out(),
+                Kind::Operate(task) => task.timed_out(&self.missing_for(task)),
                 Kind::List(list) => list.timed_out(),
                 Kind::Walk(_) | Kind::Trace(_) => Failure::Timeout { maybe_applied: false },
             };

@@ -1,6 +1,7 @@
 //! A lookup hop by hop, for people: this node asks each hop itself and notes how long it took.
 
-use super::chord_node::{ChordNode, Inside};
+use super::chord_node::ChordNode;
+use super::inside::Inside;
 use super::message::{Call, Reply};
 use super::report::{NodeName, TraceHop, TraceReport};
 use super::task::{Next, Wake};
@@ -56,7 +57,7 @@ impl ChordNode {
             Wake::Reply { .. } | Wake::Undelivered { .. } | Wake::Lost { .. } => {
                 return self.finish_trace(now, trace, None);
             }
-            Wake::Found(_) | Wake::Ran(_) | Wake::Listed { .. } => return Next::Wait,
+            Wake::Found(_) | Wake::Ran(_) | Wake::Operated(_) | Wake::Listed { .. } => return Next::Wait,
         };
         match next {
             _ if trace.hops.len() > HOPS_MAX as usize => {
@@ -92,7 +93,7 @@ impl ChordNode {
         let (Some(inside), Some(owner)) = (&self.inside, trace.owner) else { return Next::Pause(RESTART_PAUSE) };
         let capacity = inside.params.space.capacity();
         let name = |contact: &Contact| NodeName { id: capacity.hex(contact.id), addr: contact.addr.to_string() };
-        let known = inside.holdings.view(trace.place.slot).cloned();
+        let known = inside.view(trace.place.slot).cloned();
         let newer = |a: View, b: View| if b.replaces(&a) { b } else { a };
         let view = told.into_iter().chain(known).reduce(newer);
         Next::Done(json(&TraceReport {

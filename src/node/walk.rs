@@ -50,7 +50,7 @@ impl ChordNode {
             Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
                 walk.unreachable.extend(walk.open.remove(&request));
             }
-            Wake::Found(_) | Wake::Stepped(_) | Wake::Ran(_) | Wake::Listed { .. } => {}
+            Wake::Found(_) | Wake::Stepped(_) | Wake::Ran(_) | Wake::Operated(_) | Wake::Listed { .. } => {}
         }
         while walk.open.len() < ASKED_MAX
             && let Some(contact) = walk.waiting.pop()
@@ -84,7 +84,7 @@ impl ChordNode {
         let runs: Vec<_> = overlay.fingers().runs().collect();
         let ends = runs.iter().skip(1).map(|(first, _)| first - 1).chain([capacity.bits() - 1]);
         let fingers = runs.iter().zip(ends);
-        let settled = inside.holdings.settled();
+        let settled = inside.settled();
         json(&NodeReport {
             id: capacity.hex(info.contact.id),
             addr: info.contact.addr.to_string(),
@@ -102,7 +102,7 @@ impl ChordNode {
                 keys: info.keys,
                 bytes: info.bytes,
                 commit: self.jobs.gauge.commit,
-                slots: inside.holdings.held(),
+                slots: inside.slots_held(),
                 slots_to_give: settled.to_give,
                 slots_to_take: settled.to_take,
             },

@@ -6,9 +6,9 @@ use super::world::{HostId, LookupReport, World};
 use crate::base::limits::SUCCESSORS_DEFAULT;
 use crate::base::{Capacity, Contact, Rng, Time};
 use crate::data::UserReply;
+use crate::node::RingParams;
 use crate::node::{ChordNode, Stop};
 use crate::overlay::Standing;
-use crate::replication::Holdings;
 
 impl World {
     /// Virtual time since the world began.
@@ -130,13 +130,15 @@ impl World {
     /// What keeps the world from being ideal.
     pub fn flaw(&self) -> Option<&'static str> {
         let nodes: Vec<_> = self.hosts.iter().filter_map(|host| host.node.as_ref()).collect();
-        let slots: usize = nodes.iter().filter_map(|node| node.holdings()).map(Holdings::held).sum();
-        let wanted = nodes.iter().find_map(|node| node.params()).map_or(0, |params| params.space.slots() as usize);
-        let at_rest = nodes.iter().all(|node| node.holdings().is_some_and(Holdings::is_at_rest));
+        let slots: usize = nodes.iter().map(|node| node.slots_held()).sum();
+        let copies = |replicas: usize| if self.config.copies { replicas.min(nodes.len()) } else { 1 };
+        let wanted = |params: &RingParams| params.space.slots() as usize * copies(params.replicas);
+        let wanted = nodes.iter().find_map(|node| node.params()).map_or(0, wanted);
+        let at_rest = nodes.iter().all(|node| node.is_at_rest());
         let flaws = [
             (nodes.len() != self.watch.len(), "a node is no member"),
             (!self.watch.is_ideal(), "a pointer is wrong"),
-            (slots != wanted, "a slot has none or two holders"),
+            (slots != wanted, "a slot has too many holders, or too few"),
             (!at_rest, "a slot is on its way"),
         ];
         flaws.into_iter().find_map(|(is_so, flaw)| is_so.then_some(flaw))
@@ -145,9 +147,9 @@ impl World {
     /// The ring and the slots in lines, for failure messages.
     pub fn describe(&self) -> String {
         let slots = self.hosts.iter().enumerate().filter_map(|(id, host)| {
-            let holdings = host.node.as_ref()?.holdings()?;
-            let overlay = host.node.as_ref()?.overlay()?;
-            let (standing, settled, held) = (overlay.standing(), holdings.settled(), holdings.held());
+            let node = host.node.as_ref()?;
+            let (overlay, settled) = (node.overlay()?, node.settled()?);
+            let (standing, held) = (overlay.standing(), node.slots_held());
             let known: Vec<Contact> = overlay.contacts().take(16).collect();
             Some(format!("host {id} {standing:?}: {settled:?} now {held}; knows {known:?}\n"))
         });

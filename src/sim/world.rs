@@ -37,6 +37,8 @@ pub struct WorldConfig {
     pub disk: DiskConfig,
     /// What must hold after every step.
     pub check: Check,
+    /// Nodes keep several copies of each key.
+    pub copies: bool,
 }
 
 /// What must hold after every step.
@@ -54,7 +56,7 @@ impl WorldConfig {
     pub fn new(seed: u64) -> Self {
         let (network, wishes) = (NetworkConfig::default(), Wishes::default());
         let (overlay, disk) = (OverlayConfig::default(), DiskConfig::default());
-        Self { seed, network, wishes, overlay, disk, check: Check::Ring }
+        Self { seed, network, wishes, overlay, disk, check: Check::Ring, copies: false }
     }
 }
 
@@ -256,11 +258,13 @@ impl World {
         config.overlay = self.config.overlay.clone();
         config.overlay.first_request = seed & 0x0fff_ffff;
         config.overlay.durable = self.config.disk.durable;
+        config.copies = self.config.copies;
         let now = self.now;
         let of = self.host_mut(host);
         config.memory.clone_from(&of.memory);
         if let Some(disk) = &of.disk {
             config.holds = disk.store.holds().unwrap_or_default();
+            config.views = disk.store.kept().unwrap_or_default();
             config.gauge = gauge(&disk.store);
         }
         of.node = Some(Box::new(ChordNode::new(config, seed)));

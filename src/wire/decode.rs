@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
+use super::copies::operation;
 use super::frame::Packet;
 use super::handshake::{Hello, Refusal, RefusalCode};
 use super::pb;
@@ -51,7 +52,7 @@ impl fmt::Display for WireError {
 
 impl std::error::Error for WireError {}
 
-type Decoded<T> = Result<T, WireError>;
+pub(super) type Decoded<T> = Result<T, WireError>;
 
 /// Reads one frame without its prefix. Ids follow from addresses in a ring of this capacity.
 pub fn decode(frame: &[u8], capacity: Capacity) -> Decoded<Packet> {
@@ -75,14 +76,17 @@ pub fn decode_with(frame: &[u8], ids: &mut Ids) -> Decoded<Packet> {
         }
         body => match reader.ring(body)? {
             Ok(message) => Message::Ring(message),
-            Err(body) => Message::Holding(reader.holding(body)?),
+            Err(body) => match reader.copies(body)? {
+                Ok(message) => Message::Copies(Box::new(message)),
+                Err(body) => Message::Holding(reader.holding(body)?),
+            },
         },
     };
     Ok(Packet::Message(message))
 }
 
 /// What decoding needs to know of the ring.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     ids: &'a mut Ids,
 }
 
@@ -235,11 +239,11 @@ impl Reader<'_> {
         })
     }
 
-    fn cursor(&mut self, cursor: pb::Cursor) -> Decoded<Cursor> {
+    pub(super) fn cursor(&mut self, cursor: pb::Cursor) -> Decoded<Cursor> {
         Ok((self.id(cursor.id)?, key(cursor.key)?))
     }
 
-    fn view(&mut self, view: pb::View) -> Decoded<View> {
+    pub(super) fn view(&mut self, view: pb::View) -> Decoded<View> {
         let members = self.contacts(view.members)?;
         if members.is_empty() {
             return Err(WireError::Missing("a member of the view"));
@@ -269,7 +273,7 @@ impl Reader<'_> {
         known.collect()
     }
 
-    fn contact(&mut self, contact: pb::Contact) -> Decoded<Contact> {
+    pub(super) fn contact(&mut self, contact: pb::Contact) -> Decoded<Contact> {
         Ok(self.ids.contact(address(contact.address)?, incarnation(contact.incarnation)?))
     }
 
@@ -298,24 +302,18 @@ impl Reader<'_> {
             }
             From::Holder(of) => Reply::Holder(of.view.map(|view| self.view(view)).transpose()?),
             From::Info(info) => Reply::Info(Box::new(self.info(info)?)),
+            From::Ran(ran) => Reply::Ran(self.ran(ran)?),
         })
     }
 
     fn kv_reply(&mut self, reply: pb::kv_reply::Reply) -> Decoded<KvReply> {
         use pb::kv_reply::Reply as From;
-        Ok(KvReply::Done(match reply {
-            From::Found(found) => Outcome::Found(record(found)?),
-            From::NotFound(pb::NotFound {}) => Outcome::NotFound,
-            From::Created(at) => Outcome::Created(version(at)?),
-            From::Replaced(at) => Outcome::Replaced(version(at)?),
-            From::Deleted(pb::Deleted {}) => Outcome::Deleted,
-            From::PreconditionFailed(of) => Outcome::PreconditionFailed(of.current.map(version).transpose()?),
-            From::Busy(pb::Busy {}) => return Ok(KvReply::Busy),
-            From::Trouble(of) => return Ok(KvReply::Failed(trouble(of.kind.ok_or(WireError::Unknown)?)?)),
-            From::Elsewhere(of) => {
-                return Ok(KvReply::Elsewhere(of.view.map(|view| self.view(view)).transpose()?));
-            }
-        }))
+        Ok(match reply {
+            From::Busy(pb::Busy {}) => KvReply::Busy,
+            From::Trouble(of) => KvReply::Failed(trouble(of.kind.ok_or(WireError::Unknown)?)?),
+            From::Elsewhere(of) => KvReply::Elsewhere(of.view.map(|view| self.view(view)).transpose()?),
+            reply => KvReply::Done(outcome(reply)?),
+        })
     }
 
     fn info(&mut self, info: pb::InfoReply) -> Decoded<NodeInfo> {
@@ -337,6 +335,9 @@ impl Reader<'_> {
 fn call_of(call: pb::call::Call) -> Decoded<Call> {
     use pb::call::Call as From;
     Ok(match call {
+        From::Kv(pb::KvCall { key: bytes, command: Some(of), operation: Some(id), again }) => {
+            Call::Operate { key: key(bytes)?, operation: operation(of, id, again)? }
+        }
         From::Kv(kv) => Call::Kv { key: key(kv.key)?, command: command(kv.command.ok_or(WireError::Unknown)?)? },
         From::List(list) => {
             let limit = list.limit as usize;
@@ -351,7 +352,20 @@ fn call_of(call: pb::call::Call) -> Decoded<Call> {
     })
 }
 
-fn command(command: pb::kv_call::Command) -> Decoded<Command> {
+pub(super) fn outcome(reply: pb::kv_reply::Reply) -> Decoded<Outcome> {
+    use pb::kv_reply::Reply as From;
+    Ok(match reply {
+        From::Found(found) => Outcome::Found(record(found)?),
+        From::NotFound(pb::NotFound {}) => Outcome::NotFound,
+        From::Created(at) => Outcome::Created(version(at)?),
+        From::Replaced(at) => Outcome::Replaced(version(at)?),
+        From::Deleted(pb::Deleted {}) => Outcome::Deleted,
+        From::PreconditionFailed(of) => Outcome::PreconditionFailed(of.current.map(version).transpose()?),
+        From::Busy(_) | From::Trouble(_) | From::Elsewhere(_) => return Err(WireError::Invalid("an outcome")),
+    })
+}
+
+pub(super) fn command(command: pb::kv_call::Command) -> Decoded<Command> {
     use pb::kv_call::Command as From;
     Ok(match command {
         From::Get(pb::Get {}) => Command::Get,
@@ -378,7 +392,7 @@ fn condition(condition: Option<pb::Condition>) -> Decoded<Condition> {
     })
 }
 
-fn key(bytes: Vec<u8>) -> Decoded<Key> {
+pub(super) fn key(bytes: Vec<u8>) -> Decoded<Key> {
     Key::new(bytes).map_err(|_| WireError::Invalid("a key"))
 }
 
@@ -395,7 +409,7 @@ fn content_type(text: Option<String>) -> Decoded<Option<Arc<str>>> {
     }
 }
 
-fn record(record: pb::Record) -> Decoded<Record> {
+pub(super) fn record(record: pb::Record) -> Decoded<Record> {
     Ok(Record {
         value: value(record.value)?,
         content_type: content_type(record.content_type)?,
@@ -405,11 +419,11 @@ fn record(record: pb::Record) -> Decoded<Record> {
     })
 }
 
-fn version(version: pb::Version) -> Decoded<Version> {
+pub(super) fn version(version: pb::Version) -> Decoded<Version> {
     Ok(Version { epoch: version.epoch, round: version.round, node: incarnation(version.node)?, n: version.n })
 }
 
-fn trouble(trouble: pb::trouble::Kind) -> Decoded<Trouble> {
+pub(super) fn trouble(trouble: pb::trouble::Kind) -> Decoded<Trouble> {
     use pb::trouble::Kind as From;
     Ok(match trouble {
         From::Full(why) => Trouble::Full(why),
@@ -449,16 +463,16 @@ fn aim(aim: i32) -> Decoded<Aim> {
     })
 }
 
-fn runs(runs: Vec<pb::SlotRun>) -> Decoded<Vec<SlotRun>> {
+pub(super) fn runs(runs: Vec<pb::SlotRun>) -> Decoded<Vec<SlotRun>> {
     runs.into_iter().map(|of| run(Some(of))).collect()
 }
 
-fn run(run: Option<pb::SlotRun>) -> Decoded<SlotRun> {
+pub(super) fn run(run: Option<pb::SlotRun>) -> Decoded<SlotRun> {
     let run = run.ok_or(WireError::Missing("the slots"))?;
     Ok(SlotRun { first: Slot(run.first), count: run.count })
 }
 
-fn epoch_runs(runs: Vec<pb::EpochRun>) -> Decoded<Vec<(SlotRun, u64)>> {
+pub(super) fn epoch_runs(runs: Vec<pb::EpochRun>) -> Decoded<Vec<(SlotRun, u64)>> {
     runs.into_iter().map(|of| Ok((run(of.run)?, of.epoch))).collect()
 }
 
@@ -474,7 +488,7 @@ fn address(address: Option<pb::Address>) -> Decoded<SocketAddr> {
     }
 }
 
-fn incarnation(value: Option<pb::U128>) -> Decoded<Incarnation> {
+pub(super) fn incarnation(value: Option<pb::U128>) -> Decoded<Incarnation> {
     value.map(u128_of).map(Incarnation).ok_or(WireError::Missing("an incarnation"))
 }
 

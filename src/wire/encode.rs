@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use prost::Message as _;
 
+use super::copies::{copies, op_id, ran};
 use super::frame::Packet;
 use super::handshake::{Hello, Refusal, RefusalCode};
 use super::pb;
@@ -34,6 +35,7 @@ fn body(packet: &Packet) -> pb::envelope::Body {
         Packet::Goodbye => Body::Goodbye(pb::Goodbye {}),
         Packet::Message(Message::Ring(message)) => ring(message),
         Packet::Message(Message::Holding(message)) => holding(message),
+        Packet::Message(Message::Copies(message)) => copies(message),
         Packet::Message(Message::Call { request, call }) => {
             Body::Call(pb::Call { request: *request, call: Some(call_pb(call)) })
         }
@@ -230,19 +232,19 @@ fn holding(message: &HoldingMessage) -> pb::envelope::Body {
     }
 }
 
-fn run(run: SlotRun) -> pb::SlotRun {
+pub(super) fn run(run: SlotRun) -> pb::SlotRun {
     pb::SlotRun { first: run.first.0, count: run.count }
 }
 
-fn epoch_runs(runs: &[(SlotRun, u64)]) -> Vec<pb::EpochRun> {
+pub(super) fn epoch_runs(runs: &[(SlotRun, u64)]) -> Vec<pb::EpochRun> {
     runs.iter().map(|(of, epoch)| pb::EpochRun { run: Some(run(*of)), epoch: *epoch }).collect()
 }
 
-fn view(view: &View) -> pb::View {
+pub(super) fn view(view: &View) -> pb::View {
     pb::View { epoch: view.epoch, members: contacts(&view.members) }
 }
 
-fn cursor((at, key): &Cursor) -> pb::Cursor {
+pub(super) fn cursor((at, key): &Cursor) -> pb::Cursor {
     pb::Cursor { id: Some(id(*at)), key: key.as_bytes().to_vec() }
 }
 
@@ -252,8 +254,15 @@ fn call_pb(call: &Call) -> pb::call::Call {
     use pb::call::Call as To;
     match call {
         Call::Kv { key, command } => {
-            To::Kv(pb::KvCall { key: key.as_bytes().to_vec(), command: Some(command_pb(command)) })
+            let (key, command) = (key.as_bytes().to_vec(), Some(command_pb(command)));
+            To::Kv(pb::KvCall { key, command, operation: None, again: false })
         }
+        Call::Operate { key, operation } => To::Kv(pb::KvCall {
+            key: key.as_bytes().to_vec(),
+            command: Some(command_pb(&operation.command)),
+            operation: Some(op_id(&operation.id)),
+            again: operation.again,
+        }),
         Call::List(query) => To::List(pb::ListCall {
             prefix: query.prefix.clone(),
             after: query.after.clone(),
@@ -300,10 +309,11 @@ fn reply_pb(reply: &Reply) -> pb::reply::Reply {
         }),
         Reply::Holder(of) => To::Holder(pb::HolderReply { view: of.as_ref().map(view) }),
         Reply::Info(info) => To::Info(info_pb(info)),
+        Reply::Ran(of) => To::Ran(ran(of)),
     }
 }
 
-fn kv_reply(reply: &KvReply) -> pb::kv_reply::Reply {
+pub(super) fn kv_reply(reply: &KvReply) -> pb::kv_reply::Reply {
     use pb::kv_reply::Reply as To;
     match reply {
         KvReply::Done(Outcome::Found(found)) => To::Found(record(found)),
@@ -320,7 +330,7 @@ fn kv_reply(reply: &KvReply) -> pb::kv_reply::Reply {
     }
 }
 
-fn trouble(trouble: &Trouble) -> pb::trouble::Kind {
+pub(super) fn trouble(trouble: &Trouble) -> pb::trouble::Kind {
     use pb::trouble::Kind as To;
     match trouble {
         Trouble::Full(why) => To::Full(why.clone()),
@@ -354,7 +364,7 @@ fn info_pb(info: &NodeInfo) -> pb::InfoReply {
     }
 }
 
-fn record(record: &Record) -> pb::Record {
+pub(super) fn record(record: &Record) -> pb::Record {
     pb::Record {
         value: record.value.to_vec(),
         content_type: record.content_type.as_deref().map(str::to_owned),
@@ -364,13 +374,13 @@ fn record(record: &Record) -> pb::Record {
     }
 }
 
-fn version(version: &Version) -> pb::Version {
+pub(super) fn version(version: &Version) -> pb::Version {
     pb::Version { epoch: version.epoch, n: version.n, node: Some(u128_pb(version.node.0)), round: version.round }
 }
 
 // ----- names -----
 
-fn contacts(list: &[Contact]) -> Vec<pb::Contact> {
+pub(super) fn contacts(list: &[Contact]) -> Vec<pb::Contact> {
     list.iter().map(contact).collect()
 }
 
@@ -392,7 +402,7 @@ fn id(id: Id) -> pb::Id {
     pb::Id { hi, mid, lo }
 }
 
-fn u128_pb(value: u128) -> pb::U128 {
+pub(super) fn u128_pb(value: u128) -> pb::U128 {
     #[allow(clippy::cast_possible_truncation)] // The two halves.
     pb::U128 { hi: (value >> 64) as u64, lo: value as u64 }
 }

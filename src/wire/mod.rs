@@ -3,6 +3,7 @@
 //! Generated types never leave this folder. Whatever a peer sends ends here in a valid domain value or in a
 //! [`WireError`]; no size that it declares is believed before the bytes are there. No I/O.
 
+mod copies;
 mod decode;
 mod encode;
 pub mod frame;

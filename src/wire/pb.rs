@@ -3,7 +3,7 @@
 pub struct Envelope {
     #[prost(
         oneof = "envelope::Body",
-        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 48, 49, 50, 51, 52, 53, 54, 80, 81"
+        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 48, 49, 50, 51, 52, 53, 54, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 82, 83, 80, 81"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -71,6 +71,43 @@ pub mod envelope {
         SlotChunk(super::SlotChunk),
         #[prost(message, tag = "54")]
         SlotTaken(super::SlotTaken),
+        /// The copies.
+        #[prost(message, tag = "64")]
+        CopyQuery(super::CopyQuery),
+        #[prost(message, tag = "65")]
+        CopyNotice(super::CopyNotice),
+        #[prost(message, tag = "66")]
+        CopySummary(super::CopySummary),
+        #[prost(message, tag = "67")]
+        CopyEpochs(super::CopyEpochs),
+        #[prost(message, tag = "68")]
+        CopyWish(super::CopyWish),
+        #[prost(message, tag = "69")]
+        CopyElect(super::CopyElect),
+        #[prost(message, tag = "70")]
+        CopyElected(super::CopyElected),
+        #[prost(message, tag = "71")]
+        CopyVote(super::CopyVote),
+        #[prost(message, tag = "72")]
+        CopyVoted(super::CopyVoted),
+        #[prost(message, tag = "73")]
+        CopyOverruled(super::CopyOverruled),
+        #[prost(message, tag = "74")]
+        CopyInvite(super::CopyInvite),
+        #[prost(message, tag = "75")]
+        CopyReady(super::CopyReady),
+        #[prost(message, tag = "76")]
+        CopyFetch(super::CopyFetch),
+        #[prost(message, tag = "77")]
+        CopyPart(super::CopyPart),
+        #[prost(message, tag = "78")]
+        CopyComplete(super::CopyComplete),
+        #[prost(message, tag = "79")]
+        CopyAsk(super::CopyAsk),
+        #[prost(message, tag = "82")]
+        CopyAnswered(super::CopyAnswered),
+        #[prost(message, tag = "83")]
+        CopyLeaving(super::CopyLeaving),
         /// On behalf of users.
         #[prost(message, tag = "80")]
         Call(super::Call),
@@ -458,6 +495,277 @@ pub struct Entry {
     pub record: ::core::option::Option<Record>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Turn {
+    #[prost(uint64, tag = "1")]
+    pub n: u64,
+    #[prost(message, optional, tag = "2")]
+    pub node: ::core::option::Option<U128>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpId {
+    #[prost(message, optional, tag = "1")]
+    pub node: ::core::option::Option<U128>,
+    #[prost(uint64, tag = "2")]
+    pub n: u64,
+    #[prost(uint64, tag = "3")]
+    pub issued: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Ended {
+    #[prost(message, optional, tag = "1")]
+    pub operation: ::core::option::Option<OpId>,
+    #[prost(message, optional, tag = "2")]
+    pub outcome: ::core::option::Option<KvReply>,
+}
+/// What is under a key, with the latest operations on it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct State {
+    #[prost(message, optional, tag = "1")]
+    pub record: ::core::option::Option<Record>,
+    #[prost(message, repeated, tag = "2")]
+    pub recent: ::prost::alloc::vec::Vec<Ended>,
+    #[prost(uint64, optional, tag = "3")]
+    pub evicted: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Accepted {
+    #[prost(message, optional, tag = "1")]
+    pub ballot: ::core::option::Option<Version>,
+    #[prost(bool, tag = "2")]
+    pub copied: bool,
+    #[prost(message, optional, tag = "3")]
+    pub state: ::core::option::Option<State>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SlotViews {
+    #[prost(message, optional, tag = "1")]
+    pub run: ::core::option::Option<SlotRun>,
+    #[prost(message, repeated, tag = "2")]
+    pub views: ::prost::alloc::vec::Vec<View>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyQuery {
+    #[prost(message, repeated, tag = "1")]
+    pub runs: ::prost::alloc::vec::Vec<SlotRun>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyNotice {
+    #[prost(message, repeated, tag = "1")]
+    pub views: ::prost::alloc::vec::Vec<SlotViews>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CopySummary {
+    #[prost(fixed64, tag = "1")]
+    pub sum: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyEpochs {
+    #[prost(message, repeated, tag = "1")]
+    pub runs: ::prost::alloc::vec::Vec<EpochRun>,
+    #[prost(bool, tag = "2")]
+    pub answer: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyWish {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub members: ::prost::alloc::vec::Vec<Contact>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyElect {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, optional, tag = "3")]
+    pub turn: ::core::option::Option<Turn>,
+    #[prost(message, repeated, tag = "4")]
+    pub views: ::prost::alloc::vec::Vec<View>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyElected {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, optional, tag = "3")]
+    pub turn: ::core::option::Option<Turn>,
+    /// What was voted for before.
+    #[prost(message, optional, tag = "4")]
+    pub accepted: ::core::option::Option<Turn>,
+    #[prost(message, repeated, tag = "5")]
+    pub members: ::prost::alloc::vec::Vec<Contact>,
+    #[prost(bool, tag = "6")]
+    pub complete: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyVote {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, optional, tag = "3")]
+    pub turn: ::core::option::Option<Turn>,
+    #[prost(message, repeated, tag = "4")]
+    pub members: ::prost::alloc::vec::Vec<Contact>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CopyVoted {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, optional, tag = "3")]
+    pub turn: ::core::option::Option<Turn>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CopyOverruled {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, optional, tag = "3")]
+    pub turn: ::core::option::Option<Turn>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyInvite {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub views: ::prost::alloc::vec::Vec<View>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CopyReady {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Digest {
+    #[prost(uint64, tag = "1")]
+    pub keys: u64,
+    #[prost(fixed64, tag = "2")]
+    pub sum: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyFetch {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub views: ::prost::alloc::vec::Vec<View>,
+    #[prost(bool, tag = "4")]
+    pub ahead: bool,
+    #[prost(message, optional, tag = "5")]
+    pub digest: ::core::option::Option<Digest>,
+    #[prost(uint64, tag = "6")]
+    pub serial: u64,
+    #[prost(message, optional, tag = "7")]
+    pub after: ::core::option::Option<Cursor>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyEntry {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub accepted: ::core::option::Option<Accepted>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyPart {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "3")]
+    pub serial: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub entries: ::prost::alloc::vec::Vec<CopyEntry>,
+    #[prost(message, optional, tag = "5")]
+    pub next: ::core::option::Option<Cursor>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CopyComplete {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(bool, tag = "3")]
+    pub has: bool,
+    #[prost(bool, tag = "4")]
+    pub ask: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Peek {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Proposed {
+    #[prost(message, optional, tag = "1")]
+    pub ballot: ::core::option::Option<Version>,
+    #[prost(message, optional, tag = "2")]
+    pub state: ::core::option::Option<State>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyAsk {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint32, tag = "2")]
+    pub slot: u32,
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    #[prost(oneof = "copy_ask::Ask", tags = "5, 6, 7")]
+    pub ask: ::core::option::Option<copy_ask::Ask>,
+}
+/// Nested message and enum types in `CopyAsk`.
+pub mod copy_ask {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Ask {
+        #[prost(message, tag = "5")]
+        Peek(super::Peek),
+        #[prost(message, tag = "6")]
+        Prepare(super::Version),
+        #[prost(message, tag = "7")]
+        Accept(super::Proposed),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MaybeAccepted {
+    #[prost(message, optional, tag = "1")]
+    pub accepted: ::core::option::Option<Accepted>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Done {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyAnswered {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(oneof = "copy_answered::Answer", tags = "2, 3, 4, 5, 6")]
+    pub answer: ::core::option::Option<copy_answered::Answer>,
+}
+/// Nested message and enum types in `CopyAnswered`.
+pub mod copy_answered {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "2")]
+        Told(super::MaybeAccepted),
+        #[prost(message, tag = "3")]
+        Promised(super::MaybeAccepted),
+        #[prost(message, tag = "4")]
+        Accepted(super::Done),
+        #[prost(message, tag = "5")]
+        Refused(super::Version),
+        #[prost(message, tag = "6")]
+        Trouble(super::Trouble),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CopyLeaving {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Version {
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
@@ -519,6 +827,12 @@ pub struct Delete {
 pub struct KvCall {
     #[prost(bytes = "vec", tag = "1")]
     pub key: ::prost::alloc::vec::Vec<u8>,
+    /// To a member of the key's view: under which name to carry it out.
+    #[prost(message, optional, tag = "5")]
+    pub operation: ::core::option::Option<OpId>,
+    /// It may have been carried out by an earlier try.
+    #[prost(bool, tag = "6")]
+    pub again: bool,
     #[prost(oneof = "kv_call::Command", tags = "2, 3, 4")]
     pub command: ::core::option::Option<kv_call::Command>,
 }
@@ -586,6 +900,38 @@ pub struct PreconditionFailed {
 pub struct Elsewhere {
     #[prost(message, optional, tag = "1")]
     pub view: ::core::option::Option<View>,
+}
+/// How an operation went at a member.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RanReply {
+    #[prost(oneof = "ran_reply::Reply", tags = "1, 2, 3, 4")]
+    pub reply: ::core::option::Option<ran_reply::Reply>,
+}
+/// Nested message and enum types in `RanReply`.
+pub mod ran_reply {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Reply {
+        #[prost(message, tag = "1")]
+        Done(super::KvReply),
+        /// Nobody can say whether it was carried out.
+        #[prost(message, tag = "2")]
+        Unknown(super::Unknown),
+        #[prost(message, tag = "3")]
+        Failed(super::Trouble),
+        #[prost(message, tag = "4")]
+        NotNow(super::NotNow),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unknown {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NotNow {
+    /// The newest view that is known, if the member is in none.
+    #[prost(message, optional, tag = "1")]
+    pub elsewhere: ::core::option::Option<View>,
+    /// The operation may be carried out all the same.
+    #[prost(bool, tag = "2")]
+    pub again: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct KvReply {
@@ -691,7 +1037,7 @@ pub struct InfoReply {
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6")]
     pub reply: ::core::option::Option<reply::Reply>,
 }
 /// Nested message and enum types in `Reply`.
@@ -706,6 +1052,8 @@ pub mod reply {
         Holder(super::HolderReply),
         #[prost(message, tag = "5")]
         Info(super::InfoReply),
+        #[prost(message, tag = "6")]
+        Ran(super::RanReply),
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

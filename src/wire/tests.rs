@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::limits::VALUE_BYTES_LIMIT;
+use crate::wire::copies::samples;
 use crate::wire::{FrameDecoder, Packet, RefusalCode, encode};
 
 const CAPACITY: Capacity = Capacity::MAX;
@@ -183,6 +184,10 @@ fn samples() -> Vec<(&'static str, Packet)> {
     let message = |m| Packet::Message(m);
     all.extend(ring_samples().into_iter().map(|(name, m)| (name, message(Message::Ring(m)))));
     all.extend(holding_samples().into_iter().map(|(name, m)| (name, message(Message::Holding(m)))));
+    all.extend(samples::messages().into_iter().map(|(name, m)| (name, message(Message::Copies(Box::new(m))))));
+    all.push(("call.operate", message(Message::Call { request: 1, call: samples::call() })));
+    let ran = samples::replies().into_iter();
+    all.extend(ran.map(|(name, reply)| (name, message(Message::Reply { request: 1, reply }))));
     all.extend(call_samples().into_iter().map(|(name, call)| (name, message(Message::Call { request: 1, call }))));
     all.extend(reply_samples().into_iter().map(|(name, reply)| (name, message(Message::Reply { request: 1, reply }))));
     all
@@ -260,6 +265,7 @@ fn what_a_peer_gets_wrong_is_named() {
                         content_type: Some("a\r\nb: c".into()),
                         ..Default::default()
                     })),
+                    ..Default::default()
                 })),
             })),
             WireError::Invalid("a content type"),
@@ -273,6 +279,7 @@ fn what_a_peer_gets_wrong_is_named() {
                         value: vec![0; VALUE_BYTES_LIMIT + 1],
                         ..Default::default()
                     })),
+                    ..Default::default()
                 })),
             })),
             WireError::TooLarge("a value"),
@@ -299,7 +306,7 @@ proptest! {
     }
 
     #[test]
-    fn no_damaged_message_makes_the_decoder_panic(which in 0_usize..48, at in 0_usize..400, flip: u8, cut in 0_usize..400) {
+    fn no_damaged_message_makes_the_decoder_panic(which in 0_usize..96, at in 0_usize..400, flip: u8, cut in 0_usize..400) {
         let all = samples();
         let (_, packet) = &all[which % all.len()];
         let mut bytes = bytes_of(packet)[4..].to_vec();

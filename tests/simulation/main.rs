@@ -4,6 +4,7 @@
 //! `CHORDKV_SEEDS=<n>` sets how many fresh seeds are tried.
 #![allow(missing_docs)]
 
+mod copies;
 mod lookups;
 mod merge;
 mod network;

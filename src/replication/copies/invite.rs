@@ -4,7 +4,7 @@
 
 use super::message::CopyMessage;
 use super::{Awaited, Copies, Held};
-use crate::base::{Contact, Incarnation, Time};
+use crate::base::{Contact, Incarnation, Span, Time};
 use crate::data::register::Accepted;
 use crate::data::{Cursor, Key, Slot, Work};
 use crate::replication::chain::{Chain, Members};
@@ -27,7 +27,12 @@ pub(super) struct Invited {
     after: Option<Cursor>,
     is_copying: bool,
     pub is_ready: bool,
+    // When it was invited last.
+    at: Time,
 }
+
+/// After so long without a word whoever was invited asks to be released.
+const INVITED_FOR: Span = Span::secs(5);
 
 impl Copies {
     /// Sees to it that the next view of a slot has these members: asks the one that is new, or proposes it at once. False
@@ -60,7 +65,7 @@ impl Copies {
 
     // ----- the newcomer -----
 
-    pub(super) fn on_invite(&mut self, from: Contact, slot: Slot) {
+    pub(super) fn on_invite(&mut self, now: Time, from: Contact, slot: Slot) {
         let Some(view) = self.view(slot).cloned() else { return };
         if self.placing.is_leaving() {
             self.send(from, CopyMessage::Leaving);
@@ -82,8 +87,12 @@ impl Copies {
                 held.chain.agree();
             }
             let (serial, after) = (self.rng.next_u64() >> 1, None);
-            let invited = Invited { epoch: view.epoch, by: from, serial, after, is_copying: false, is_ready: false };
+            let invited =
+                Invited { epoch: view.epoch, by: from, serial, after, is_copying: false, is_ready: false, at: now };
             self.invited.insert(slot, invited);
+        }
+        if let Some(invited) = self.invited.get_mut(&slot) {
+            invited.at = now;
         }
         self.copy_ahead(slot);
     }
@@ -130,6 +139,16 @@ impl Copies {
             invited.after = next;
             self.copy_ahead(slot);
         }
+    }
+
+    /// Slots for which this node was invited, and nothing comes of it: whoever invited it is gone, or wishes for others.
+    pub(super) fn stale_invitations(&self, now: Time) -> Vec<Slot> {
+        let last = |slot: &Slot| {
+            let invited = self.invited.get(slot).map(|invited| invited.at);
+            invited.or_else(|| self.held.get(slot)?.restless_since)
+        };
+        let is_stale = |slot: &Slot| last(slot).is_some_and(|at| now.since(at) >= INVITED_FOR);
+        self.invitations().into_iter().filter(is_stale).collect()
     }
 
     /// The slots for which this node was invited, and nothing has come of it yet.

@@ -55,6 +55,8 @@ pub enum CopiesEffect {
     Took(Slot),
     /// This node has no copy of a slot any more.
     Gave(Slot),
+    /// Something is to be looked after by [`Copies::maintain`].
+    Restless,
 }
 
 /// What happens once the store has done something.
@@ -339,7 +341,7 @@ impl Copies {
             CopyMessage::Overruled { slot, epoch, turn } => self.on_overruled(slot, epoch, turn),
             CopyMessage::Invite { slot, views } => {
                 self.hear(now, slot, &views);
-                self.on_invite(from, slot);
+                self.on_invite(now, from, slot);
             }
             CopyMessage::Ready { slot, epoch } => self.on_ready(now, from, slot, epoch),
             CopyMessage::Fetch { slot, epoch, views, ahead, digest, serial, after } => {
@@ -422,6 +424,12 @@ impl Copies {
             self.end_operations(now, slot);
         }
         self.write_down(vec![slot]);
+        self.effects.push_back(CopiesEffect::Restless);
         self.fetch(now, slot);
+    }
+
+    /// What was heard of a slot led nowhere.
+    pub fn forget(&mut self, slot: Slot) {
+        self.views.forget(slot);
     }
 }

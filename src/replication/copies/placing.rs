@@ -116,6 +116,8 @@ impl Copies {
             self.give_away(now, around, budget);
         } else {
             unknown = self.place(now, around, budget);
+            let stale = self.stale_invitations(now);
+            self.ask_for_release(now, stale);
         }
         // Those who could tell how it went on may be others than those whom this node knows of.
         let is_lost_track_of = |held: &Held| held.restless_since.is_some_and(|at| now.since(at) >= ASK_ALL_AFTER);
@@ -195,6 +197,16 @@ impl Copies {
         true
     }
 
+    /// It has agreed to become a member, and must know whether it is one: the members are to decide on a view without it.
+    fn ask_for_release(&mut self, now: Time, invited: Vec<Slot>) {
+        for slot in invited {
+            if let Some(view) = self.view(slot).cloned() {
+                let members = view.members.to_vec();
+                self.wish(now, slot, &view, members);
+            }
+        }
+    }
+
     /// Asks for views that are not known here.
     fn query(&mut self, now: Time, around: &Neighbourhood<'_>, unknown: &[Slot]) {
         if unknown.is_empty() {
@@ -248,13 +260,8 @@ impl Copies {
                 budget -= 1;
             }
         }
-        // It has agreed to become a member, and must know whether it is one.
-        for slot in self.invitations() {
-            if let Some(view) = self.view(slot).cloned() {
-                let members = view.members.to_vec();
-                self.wish(now, slot, &view, members);
-            }
-        }
+        let invited = self.invitations();
+        self.ask_for_release(now, invited);
         if is_stranded {
             self.placing.stranded_since.get_or_insert(now);
         } else {

@@ -1,0 +1,96 @@
+//! The copies inside the node: what they want done, and what the node asks of them.
+
+use super::chord_node::{ChordNode, NodeTimer};
+use super::inside::{Inside, with_neighbourhood};
+use super::io::Output;
+use super::job::Asker;
+use super::message::{Message, Reply};
+use super::task::Wake;
+use crate::base::{Contact, Now};
+use crate::data::{Command, Place};
+use crate::replication::View;
+use crate::replication::copies::{CopiesEffect, CopyMessage, MAINTAIN_INTERVAL, Operation, Ran};
+
+impl ChordNode {
+    pub(super) fn on_copy_message(&mut self, now: Now, from: Contact, message: CopyMessage) {
+        let Some(inside) = &mut self.inside else { return };
+        if inside.overlay.handle_alive(now.mono, from)
+            && let Some(copies) = &mut inside.copies
+        {
+            copies.handle_message(now.mono, from, message);
+        }
+    }
+
+    pub(super) fn maintain_copies(&mut self, now: Now) {
+        let Some(Inside { overlay, copies: Some(copies), .. }) = &mut self.inside else { return };
+        with_neighbourhood(overlay, |around| copies.maintain(now.mono, around));
+    }
+
+    pub(super) fn on_copies_effect(&mut self, now: Now, effect: CopiesEffect) {
+        match effect {
+            CopiesEffect::Send { to, message } => {
+                self.outputs.push_back(Output::Send { to, message: Message::Copies(Box::new(message)) });
+                return;
+            }
+            CopiesEffect::Store { ticket, work } => {
+                self.store_for_holdings(ticket, work);
+                return;
+            }
+            CopiesEffect::Ran { asker, ran } => {
+                if let Some(asker) = self.operations.remove(&asker) {
+                    self.tell_ran(now, asker, ran);
+                }
+                return;
+            }
+            CopiesEffect::Took(_) => self.moved.took += 1,
+            CopiesEffect::Gave(_) => self.moved.gave += 1,
+            CopiesEffect::Restless => {}
+        }
+        self.timers.set_no_later(NodeTimer::Maintain, now.mono + MAINTAIN_INTERVAL);
+    }
+
+    /// Lets this node coordinate an operation, if it is a member of the key's view; the asker hears of it. `Some`: it does
+    /// not.
+    pub(super) fn operate_here(&mut self, now: Now, asker: Asker, place: &Place, operation: Operation) -> Option<Ran> {
+        let again = operation.again;
+        let Some(Inside { overlay, copies: Some(copies), .. }) = &mut self.inside else {
+            return Some(Ran::NotNow { elsewhere: None, again });
+        };
+        if !overlay.standing().is_member() {
+            let me = overlay.me().incarnation;
+            let elsewhere = copies.view(place.slot).filter(|view| !view.has(me)).cloned();
+            return Some(Ran::NotNow { elsewhere, again });
+        }
+        self.next_operation += 1;
+        self.operations.insert(self.next_operation, asker);
+        let refused = copies.run(now, self.next_operation, place, operation);
+        if refused.is_some() {
+            self.operations.remove(&self.next_operation);
+        }
+        refused
+    }
+
+    fn tell_ran(&mut self, now: Now, asker: Asker, ran: Ran) {
+        match asker {
+            Asker::Task(id) => self.wake(now, id, Wake::Operated(ran)),
+            Asker::Peer { to, request } => self.reply(to, request, Reply::Ran(ran)),
+            Asker::Nobody => {}
+        }
+    }
+
+    /// Records have expired: those that this node is the first to look after are removed as a user would find out.
+    pub(super) fn remove_expired(&mut self, now: Now, due: Vec<Place>) -> bool {
+        let mut is_any = false;
+        for place in due {
+            let Some(inside) = &self.inside else { return false };
+            let me = inside.overlay.me().incarnation;
+            let is_first = |view: &View| view.primary().is_some_and(|first| first.incarnation == me);
+            if inside.view(place.slot).is_some_and(is_first) {
+                let id = self.next_op_id(now);
+                let operation = Operation { id, command: Command::Get, again: false };
+                is_any |= self.operate_here(now, Asker::Nobody, &place, operation).is_none();
+            }
+        }
+        is_any
+    }
+}

@@ -1,0 +1,223 @@
+//! One operation on one key, from any node to a member of its slot's view and back.
+//!
+//! The first member of the view coordinates; when it is silent, the next one does. Every try has the same name, so
+//! trying again does nothing twice; what may have been carried out and cannot be found out is *unknown*, and the user is
+//! told so.
+
+use super::chord_node::ChordNode;
+use super::job::Asker;
+use super::message::{Call, Reply};
+use super::task::{Next, Wake};
+use crate::base::{Contact, Now, Span};
+use crate::data::register::OpId;
+use crate::data::{Command, Failure, Place, Put, UserReply};
+use crate::replication::View;
+use crate::replication::copies::{Operation, Ran};
+
+/// An operation on its way.
+#[derive(Debug)]
+pub(super) struct OperateTask {
+    place: Place,
+    command: Command,
+    id: Option<OpId>,
+    // It may have been carried out by an earlier try.
+    again: bool,
+    asked: Option<(u64, Contact)>,
+    looking: bool,
+    // This node coordinates.
+    running: bool,
+    // Counts the members that did not answer.
+    turn: usize,
+    view: Option<View>,
+}
+
+/// How long a view that is not served yet is left alone, and a slot whose members do not answer.
+const BUSY_PAUSE: Span = Span::millis(4);
+const LOST_PAUSE: Span = Span::millis(20);
+/// Silence after which another member is asked.
+const ASK_ANOTHER: Span = Span::secs(2);
+
+impl OperateTask {
+    pub fn new(place: Place, command: Command, value_bytes_max: usize) -> Result<Self, UserReply> {
+        match &command {
+            Command::Put(Put { value, .. }) if value.len() > value_bytes_max => {
+                Err(UserReply::Failed(Failure::TooLarge { limit: value_bytes_max }))
+            }
+            _ => Ok(Self {
+                place,
+                command,
+                id: None,
+                again: false,
+                asked: None,
+                looking: false,
+                running: false,
+                turn: 0,
+                view: None,
+            }),
+        }
+    }
+
+    fn may_be_done(&self) -> bool {
+        self.command.is_write() && (self.again || self.running || self.asked.is_some())
+    }
+
+    pub fn timed_out(&self, missing: &[Contact]) -> Failure {
+        if self.may_be_done() {
+            return Failure::Timeout { maybe_applied: true };
+        }
+        let missing: Vec<String> = missing.iter().map(|member| member.addr.to_string()).collect();
+        Failure::Unavailable(match (&self.view, missing.as_slice()) {
+            (None, _) => "no node that holds this key was found in time".to_owned(),
+            (Some(_), []) => "the nodes that hold this key did not agree in time".to_owned(),
+            (Some(view), missing) => {
+                format!(
+                    "of the {} nodes that hold this key these are missing: {}",
+                    view.members.len(),
+                    missing.join(", ")
+                )
+            }
+        })
+    }
+}
+
+impl ChordNode {
+    pub(super) fn next_op_id(&mut self, now: Now) -> OpId {
+        self.next_op += 1;
+        OpId { node: self.config.incarnation, n: self.next_op, issued: now.wall }
+    }
+
+    pub(super) fn run_operate(&mut self, now: Now, id: u64, task: &mut OperateTask, wake: Wake) -> Next {
+        match wake {
+            Wake::Go => {
+                if task.looking || task.running {
+                    return Next::Wait;
+                }
+                if let Some((request, _)) = task.asked.take() {
+                    // It took too long.
+                    self.drop_call(request);
+                    task.again = true;
+                    task.turn += 1;
+                }
+                self.try_operate(now, id, task)
+            }
+            Wake::Reply { reply: Reply::Ran(ran), .. } => {
+                task.asked = None;
+                self.after_ran(now, id, task, ran)
+            }
+            Wake::Operated(ran) => {
+                task.running = false;
+                self.after_ran(now, id, task, ran)
+            }
+            Wake::Found(Ok(answer)) => {
+                task.looking = false;
+                let me = self.inside.as_ref().map(|inside| inside.overlay.me());
+                if Some(answer.owner) == me {
+                    return self.pause(LOST_PAUSE);
+                }
+                self.ask_operate(now, id, task, answer.owner)
+            }
+            Wake::Found(Err(_)) => {
+                task.looking = false;
+                self.pause(LOST_PAUSE)
+            }
+            Wake::Lost { .. } => {
+                task.asked = None;
+                task.again = true;
+                task.turn += 1;
+                self.try_operate(now, id, task)
+            }
+            Wake::Undelivered { .. } | Wake::Reply { .. } => {
+                task.asked = None;
+                task.turn += 1;
+                self.pause(BUSY_PAUSE)
+            }
+            Wake::Stepped(_) | Wake::Listed { .. } | Wake::Ran(_) => Next::Wait,
+        }
+    }
+
+    fn after_ran(&mut self, now: Now, id: u64, task: &mut OperateTask, ran: Ran) -> Next {
+        match ran {
+            Ran::Done(outcome) => Next::Done(UserReply::Kv(outcome)),
+            Ran::Unknown if task.command.is_write() => {
+                Next::Done(UserReply::Failed(Failure::Timeout { maybe_applied: true }))
+            }
+            Ran::Unknown => self.pause(BUSY_PAUSE),
+            Ran::Failed(trouble) => Next::Done(UserReply::Failed(Failure::Trouble(trouble))),
+            Ran::NotNow { elsewhere, again } => {
+                task.again |= again;
+                let news = |view: &View| task.view.as_ref().is_none_or(|known| view.epoch > known.epoch);
+                if let (Some(view), Some(inside)) = (elsewhere.filter(news), &mut self.inside) {
+                    inside.learn(now, task.place.slot, view);
+                    task.turn = 0;
+                    return self.try_operate(now, id, task);
+                }
+                task.turn += 1;
+                self.pause(BUSY_PAUSE)
+            }
+        }
+    }
+
+    /// Lets this node coordinate, or asks who should.
+    fn try_operate(&mut self, now: Now, id: u64, task: &mut OperateTask) -> Next {
+        let Some(inside) = &mut self.inside else { return self.pause(LOST_PAUSE) };
+        let view = inside.view(task.place.slot).cloned();
+        let answers = |contact: &&Contact| {
+            !inside.overlay.is_gone(contact) && inside.overlay.peer(contact).is_none_or(|peer| !peer.suspect)
+        };
+        let living: Vec<Contact> = view.iter().flat_map(|view| view.members.iter()).filter(answers).copied().collect();
+        task.view = view;
+        let me = inside.overlay.me();
+        // After every member was asked in vain it is asked for the owner, who may know a newer view.
+        let turn = task.turn % (living.len() + 1);
+        match living.get(turn) {
+            Some(member) if *member == me => {
+                let operation = self.operation(now, task);
+                match self.operate_here(now, Asker::Task(id), &task.place, operation) {
+                    None => {
+                        task.running = true;
+                        Next::Wait
+                    }
+                    Some(Ran::NotNow { elsewhere: None, .. }) => {
+                        task.turn += 1;
+                        self.pause(BUSY_PAUSE)
+                    }
+                    Some(ran) => self.after_ran(now, id, task, ran),
+                }
+            }
+            Some(member) => self.ask_operate(now, id, task, *member),
+            None => {
+                task.turn += 1;
+                if !inside.overlay.standing().is_member() {
+                    return self.pause(LOST_PAUSE);
+                }
+                task.looking = true;
+                inside.overlay.lookup(now.mono, id, inside.owner_target(task.place.slot));
+                Next::Wait
+            }
+        }
+    }
+
+    fn operation(&mut self, now: Now, task: &mut OperateTask) -> Operation {
+        let id = match task.id {
+            Some(id) => id,
+            None => *task.id.insert(self.next_op_id(now)),
+        };
+        Operation { id, command: task.command.clone(), again: task.again }
+    }
+
+    fn ask_operate(&mut self, now: Now, id: u64, task: &mut OperateTask, to: Contact) -> Next {
+        let operation = self.operation(now, task);
+        let call = Call::Operate { key: task.place.key.clone(), operation };
+        task.asked = Some((self.call(id, to, call), to));
+        Next::Pause(ASK_ANOTHER)
+    }
+
+    /// Members of the view of a key that do not answer.
+    pub(super) fn missing_for(&self, task: &OperateTask) -> Vec<Contact> {
+        let (Some(inside), Some(view)) = (&self.inside, &task.view) else { return Vec::new() };
+        let silent = |contact: &&Contact| {
+            inside.overlay.is_gone(contact) || inside.overlay.peer(contact).is_some_and(|peer| peer.suspect)
+        };
+        view.members.iter().filter(silent).copied().collect()
+    }
+}

@@ -1,0 +1,9 @@
+//! The messages of the copies, both ways.
+
+mod decode;
+mod encode;
+#[cfg(test)]
+pub(super) mod samples;
+
+pub(super) use decode::operation;
+pub(super) use encode::{copies, op_id, ran};

@@ -1,0 +1,107 @@
+//! One message of every kind, by name.
+
+use std::sync::Arc;
+
+use crate::base::{Capacity, Contact, Incarnation, Wall};
+use crate::data::register::{Accepted, OpId, Recent, State};
+use crate::data::{Answer, Ask, Command, Condition, Digest, Key, Outcome, Record, Slot, Trouble, Version};
+use crate::node::{Call, Reply};
+use crate::replication::chain::{Members, Promise, Turn};
+use crate::replication::copies::{CopyMessage, Operation, Ran};
+use crate::replication::{SlotRun, View};
+
+fn member(port: u16) -> Contact {
+    Contact::new(Capacity::MAX, ([127, 0, 0, 1], port).into(), Incarnation(u128::from(port) << 64 | 5))
+}
+
+fn members() -> Members {
+    Members::from([member(1), member(2), member(3)])
+}
+
+fn views() -> Vec<View> {
+    vec![View { epoch: 4, members: members() }, View { epoch: 5, members: Members::from([member(2)]) }]
+}
+
+fn ballot(n: u64) -> Version {
+    Version { epoch: 5, round: 300, node: Incarnation(9), n }
+}
+
+fn state() -> State {
+    let value = Arc::from(*b"value");
+    let record = Record { value, content_type: None, version: ballot(1), modified: Wall(7), expires: None };
+    let id = |n| OpId { node: Incarnation(8), n, issued: Wall(1_700_000_000_000) };
+    let ended = vec![
+        (id(1), Outcome::Created(ballot(1))),
+        (id(2), Outcome::Deleted),
+        (id(3), Outcome::NotFound),
+        (id(4), Outcome::PreconditionFailed(None)),
+        (id(5), Outcome::Replaced(ballot(2))),
+    ];
+    State { record: Some(record), recent: Recent::new(ended, Some(Wall(5))) }
+}
+
+fn accepted() -> Accepted {
+    Accepted { ballot: ballot(3), copied: true, state: state() }
+}
+
+pub(in crate::wire) fn messages() -> Vec<(&'static str, CopyMessage)> {
+    let (slot, epoch, number) = (Slot(17), 5, 9);
+    let turn = Turn { n: 3, node: Incarnation(8) };
+    let key = Key::new(*b"k").expect("a key");
+    let cursor = || (Capacity::MAX.hash(b"k"), key.clone());
+    let run = SlotRun { first: Slot(1), count: 2 };
+    let ask = |ask| CopyMessage::Ask { number, slot, epoch, key: key.clone(), ask };
+    let answered = |answer| CopyMessage::Answered { number, answer };
+    let none = Promise { accepted: None, complete: false };
+    let promise = Promise { accepted: Some((turn, members())), complete: true };
+    let removed = Accepted { state: State::default(), ..accepted() };
+    let entries = vec![(key.clone(), accepted()), (key.clone(), removed)];
+    let digest = Some(Digest { keys: 3, sum: u64::MAX });
+    let fetch =
+        CopyMessage::Fetch { slot, epoch, views: views(), ahead: true, digest, serial: 6, after: Some(cursor()) };
+    let first =
+        CopyMessage::Fetch { slot, epoch, views: Vec::new(), ahead: false, digest: None, serial: 0, after: None };
+    vec![
+        ("copy_query", CopyMessage::Query { runs: vec![run] }),
+        ("copy_notice", CopyMessage::Notice { views: vec![(run, views())] }),
+        ("copy_summary", CopyMessage::Summary { sum: 77 }),
+        ("copy_epochs", CopyMessage::Epochs { runs: vec![(run, 4)], answer: true }),
+        ("copy_wish", CopyMessage::Wish { slot, epoch, members: members().to_vec() }),
+        ("copy_elect", CopyMessage::Elect { slot, epoch, turn, views: views() }),
+        ("copy_elected", CopyMessage::Elected { slot, epoch, turn, promise: none }),
+        ("copy_elected.voted", CopyMessage::Elected { slot, epoch, turn, promise }),
+        ("copy_vote", CopyMessage::Vote { slot, epoch, turn, members: members() }),
+        ("copy_voted", CopyMessage::Voted { slot, epoch, turn }),
+        ("copy_overruled", CopyMessage::Overruled { slot, epoch, turn }),
+        ("copy_invite", CopyMessage::Invite { slot, views: views() }),
+        ("copy_ready", CopyMessage::Ready { slot, epoch }),
+        ("copy_fetch", fetch),
+        ("copy_fetch.first", first),
+        ("copy_part", CopyMessage::Part { slot, epoch, serial: 6, entries, next: Some(cursor()) }),
+        ("copy_complete", CopyMessage::Complete { slot, epoch, has: true, ask: true }),
+        ("copy_ask.peek", ask(Ask::Peek)),
+        ("copy_ask.prepare", ask(Ask::Prepare(ballot(0)))),
+        ("copy_ask.accept", ask(Ask::Accept(ballot(1), state()))),
+        ("copy_answered.told", answered(Ok(Answer::Told(None)))),
+        ("copy_answered.promised", answered(Ok(Answer::Promised(Some(accepted()))))),
+        ("copy_answered.accepted", answered(Ok(Answer::Accepted))),
+        ("copy_answered.refused", answered(Ok(Answer::Refused(ballot(2))))),
+        ("copy_answered.trouble", answered(Err(Trouble::Full("no room".to_owned())))),
+        ("copy_leaving", CopyMessage::Leaving),
+    ]
+}
+
+pub(in crate::wire) fn call() -> Call {
+    let id = OpId { node: Incarnation(8), n: 1, issued: Wall(1_700_000_000_000) };
+    let operation = Operation { id, command: Command::Delete(Condition::default()), again: true };
+    Call::Operate { key: Key::new(*b"k").expect("a key"), operation }
+}
+
+pub(in crate::wire) fn replies() -> Vec<(&'static str, Reply)> {
+    vec![
+        ("reply.ran", Reply::Ran(Ran::Done(Outcome::Deleted))),
+        ("reply.ran.unknown", Reply::Ran(Ran::Unknown)),
+        ("reply.ran.failed", Reply::Ran(Ran::Failed(Trouble::Broken("I/O error".to_owned())))),
+        ("reply.ran.not_now", Reply::Ran(Ran::NotNow { elsewhere: views().pop(), again: true })),
+    ]
+}
