@@ -70,6 +70,7 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
         config.incarnation = loaded.incarnation;
         config.memory = Some(loaded.memory);
         config.holds = loaded.holds;
+        config.views = loaded.views;
         config.gauge = loaded.gauge;
     }
     let broken = |error: io::Error| failure("the node could not be started", &error);

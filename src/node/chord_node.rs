@@ -23,7 +23,7 @@ use super::walk::WalkTask;
 use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Timers};
 use crate::data::{Check, Failure, Usage, UserReply, UserRequest};
 use crate::overlay::{Answer, Effect, JoinFailed, LookupFailed, Overlay, OverlayConfig, RingMessage, Standing};
-use crate::replication::copies::Copies;
+use crate::replication::copies::{Copies, MAINTAIN_INTERVAL as COPIES_INTERVAL};
 use crate::replication::holdings::MAINTAIN_INTERVAL;
 use crate::replication::{Holdings, HoldingsEffect, Settled};
 
@@ -433,7 +433,8 @@ impl ChordNode {
                 with_neighbourhood(overlay, |around| holdings.maintain(now.mono, around));
             }
             if !self.is_at_rest() || self.leaving {
-                self.timers.set(NodeTimer::Maintain, now.mono + MAINTAIN_INTERVAL);
+                let interval = if self.copies().is_some() { COPIES_INTERVAL } else { MAINTAIN_INTERVAL };
+                self.timers.set(NodeTimer::Maintain, now.mono + interval);
             }
         }
         self.tell_moved();

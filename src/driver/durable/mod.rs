@@ -22,9 +22,11 @@ use rusqlite::{Connection, InterruptHandle};
 use tracing::debug;
 
 use super::settings::{Fsync, RunError};
-use crate::base::Incarnation;
+use crate::base::{Contact, Incarnation};
 use crate::data::{Gauge, HoldRow, KeySpace, Slot, Store, Trouble, Work, gauge};
 use crate::node::{Input, Memory, RingParams};
+use crate::replication::View;
+use crate::replication::chain::Chain;
 use sqlite::{SqliteStore, Syncs};
 use writer::{Answers, Budget, Job, Writer};
 
@@ -68,6 +70,7 @@ pub(super) struct Loaded {
     pub addr: Option<SocketAddr>,
     pub memory: Memory,
     pub holds: Vec<(Slot, HoldRow)>,
+    pub views: Vec<(Slot, String)>,
     pub gauge: Gauge,
 }
 
@@ -102,9 +105,19 @@ impl Durable {
         let memory = kept::read(&ring)?;
         let store = SqliteStore::new(connection, memory.params.space).map_err(said)?;
         let holds = store.holds().map_err(said)?;
+        let mut views = store.kept().map_err(said)?;
+        if views.is_empty() {
+            // Of a program that kept one copy of each key.
+            let me = addr.map(|addr| Contact::new(memory.params.space.capacity(), addr, incarnation));
+            let alone = |(slot, row): (Slot, HoldRow)| {
+                let chain = me.map(|me| Chain::create(View::of_one(row.epoch, me), incarnation));
+                Some((slot, chain?.to_row()?))
+            };
+            views = holds.iter().copied().filter_map(alone).collect();
+        }
         let gauge = gauge(&store);
         self.opened = Some((store, memory.params));
-        Ok(Some(Loaded { incarnation, addr, memory, holds, gauge }))
+        Ok(Some(Loaded { incarnation, addr, memory, holds, views, gauge }))
     }
 
     fn syncs(&self) -> Syncs {

@@ -15,6 +15,8 @@ pub(super) struct Inviting {
     pub members: Members,
     pub newcomer: Incarnation,
     pub since: Time,
+    // When it was invited last.
+    said: Time,
 }
 
 /// At the newcomer.
@@ -31,6 +33,8 @@ pub(super) struct Invited {
     at: Time,
 }
 
+/// Silence after which somebody is invited again.
+const INVITE_AGAIN: Span = Span::millis(500);
 /// After so long without a word whoever was invited asks to be released.
 const INVITED_FOR: Span = Span::secs(5);
 
@@ -44,8 +48,11 @@ impl Copies {
             return self.propose(now, slot, members);
         };
         let known = held.inviting.as_ref().filter(|inviting| inviting.newcomer == newcomer.incarnation);
+        if known.is_some_and(|inviting| inviting.members == members && now.since(inviting.said) < INVITE_AGAIN) {
+            return false;
+        }
         let since = known.map_or(now, |inviting| inviting.since);
-        held.inviting = Some(Box::new(Inviting { members, newcomer: newcomer.incarnation, since }));
+        held.inviting = Some(Box::new(Inviting { members, newcomer: newcomer.incarnation, since, said: now }));
         let views = self.views_of(slot);
         self.send(newcomer, CopyMessage::Invite { slot, views });
         true

@@ -122,7 +122,7 @@ pub struct Copies {
 }
 
 /// How often copies that are not at rest look after themselves.
-pub const MAINTAIN_INTERVAL: Span = Span::millis(200);
+pub const MAINTAIN_INTERVAL: Span = Span::millis(25);
 
 impl Held {
     fn new(chain: Chain) -> Self {
