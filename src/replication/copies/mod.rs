@@ -412,6 +412,7 @@ impl Copies {
         if !held.chain.learn(views) {
             return;
         }
+        self.placing.changed = Some(now);
         if held.chain.is_free() {
             // It was invited, and others were chosen.
             self.drop_slot(slot);

@@ -4,7 +4,7 @@
 //! decides on the next one by vote.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::CopyMessage;
 use super::{Copies, Held, Timer};
@@ -22,6 +22,9 @@ pub(super) struct Placing {
     leaving: BTreeMap<Incarnation, Time>,
     // Wishes under way: since when, and how many members were told.
     wished: BTreeMap<Slot, (Time, usize)>,
+    // When views changed last, and whom this node compared with last.
+    pub changed: Option<Time>,
+    compared: Option<Contact>,
     queried: Option<Time>,
     unknown_since: Option<Time>,
     said_leaving: Option<Time>,
@@ -44,8 +47,10 @@ const MOVES_MAX: usize = 32;
 const REPEAT_AFTER: Span = Span::secs(1);
 /// After so long everybody known is asked for a view, not only neighbours.
 const ASK_ALL_AFTER: Span = Span::secs(2);
-/// Between two comparisons with somebody, from half of it to one and a half.
+/// Between two comparisons with somebody, from half of it to one and a half; while views change, and for a while after.
 const COMPARE_EVERY: Span = Span::secs(10);
+const COMPARE_SOON: Span = Span::secs(1);
+const CHANGES_LAST: Span = Span::secs(30);
 /// How long somebody who said that it leaves is not wished for.
 const LEAVING_FOR: Span = Span::secs(10);
 /// After so long without anybody who takes its slots, a leaver gives up.
@@ -272,7 +277,9 @@ impl Copies {
     // ----- views that somebody has not heard of -----
 
     fn compare_later(&mut self, now: Time) {
-        let wait = COMPARE_EVERY.0 / 2 + self.rng.below(COMPARE_EVERY.0);
+        let changes = self.placing.changed.is_some_and(|at| now.since(at) < CHANGES_LAST);
+        let every = if changes { COMPARE_SOON } else { COMPARE_EVERY };
+        let wait = every.0 / 2 + self.rng.below(every.0);
         if self.timers.get(Timer::Compare).is_none() {
             self.timers.set(Timer::Compare, now + Span(wait));
         }
@@ -282,13 +289,12 @@ impl Copies {
     pub(super) fn compare(&mut self, now: Time) {
         self.compare_later(now);
         let views = self.held.values().filter_map(|held| held.chain.newest());
-        let mut others: Vec<Contact> = views.flat_map(|view| view.members.iter()).copied().collect();
-        others.extend(&self.placing.neighbours);
-        others.retain(|contact| *contact != self.me);
-        others.sort_unstable();
-        others.dedup();
-        if !others.is_empty() {
-            let to = others[self.rng.index(others.len())];
+        let others: BTreeSet<Contact> =
+            views.flat_map(|view| view.members.iter()).copied().filter(|contact| *contact != self.me).collect();
+        // In turn, so that none is left out.
+        let next = others.iter().find(|contact| Some(**contact) > self.placing.compared).or(others.first());
+        if let Some(&to) = next {
+            self.placing.compared = Some(to);
             let sum = sum(self.shared_with(to));
             self.send(to, CopyMessage::Summary { sum });
         }
