@@ -1,6 +1,7 @@
 //! Whole nodes that keep several copies of each key.
 
 use chordkv::base::Span;
+use chordkv::data::{Command, Failure, Key, UserReply, UserRequest};
 use chordkv::node::Wishes;
 use chordkv::sim::clients::Clients;
 use chordkv::sim::{Check, DiskConfig, HostId, World, WorldConfig};
@@ -155,5 +156,102 @@ fn members_are_killed_in_the_midst_of_changes_and_nothing_acknowledged_is_lost()
             read_all(&mut world, &mut clients, hosts[1]);
         }
         assert!(clients.tally.writes > 10, "{:?}", clients.tally);
+    });
+}
+
+/// The side with a majority of a slot's members serves it, whatever becomes of the ring; the other one does not. Views
+/// go on changing on both sides, and when the two meet again there is one truth.
+#[test]
+fn reconfigure_during_majorities_ring() {
+    for_seeds("reconfigure_during_majorities_ring", 20, |seed| {
+        let mut world = world(seed, Span::millis([0, 1, 5][usize::try_from(seed % 3).expect("below 3")]), true);
+        let hosts = grow(&mut world, 6);
+        rest(&mut world, Span::secs(30));
+        let mut clients = Clients::default();
+        for round in 0..3 {
+            for host in &hosts {
+                let side = u8::from(world.rng().below(3) == 0);
+                world.put_on_side(*host, side);
+            }
+            // Long enough for neighbours to be given up, and in the last round for what they hold.
+            let until = world.now() + Span::secs(if round == 2 { 100 } else { 20 });
+            while world.now() < until {
+                write_for_a_while(&mut world, &mut clients, &hosts, 10);
+                let pause = world.rng().below(2_000_000);
+                world.run_for(Span(pause));
+                clients.judge(&mut world);
+            }
+            world.heal();
+            rest(&mut world, Span::secs(90));
+            read_all(&mut world, &mut clients, hosts[0]);
+        }
+        assert!(clients.tally.writes > 100, "{:?}", clients.tally);
+    });
+}
+
+/// Two of three are gone: nobody says what is not certain, and users are told who is missing. When they come back
+/// everything is there.
+#[test]
+fn majority_lost() {
+    for_seeds("majority_lost", 10, |seed| {
+        let mut world = world(seed, Span::millis(1), true);
+        let hosts = grow(&mut world, 3);
+        rest(&mut world, Span::secs(30));
+        let mut clients = Clients::default();
+        write_for_a_while(&mut world, &mut clients, &hosts, 100);
+        read_all(&mut world, &mut clients, hosts[0]);
+        let before = clients.tally;
+        let survivor = hosts[world.rng().index(3)];
+        for host in hosts.iter().filter(|host| **host != survivor) {
+            world.crash(*host);
+        }
+        clients.forget_unanswered();
+        world.run_for(Span::secs(150));
+        let key = Key::new(*b"key 1").expect("a key");
+        world.ask(survivor, u64::MAX, UserRequest::Kv { key, command: Command::Get });
+        let answered = world.run_until(Span::secs(12), |world| {
+            world.take_replies().iter().any(|(_, _, reply)| match reply {
+                UserReply::Failed(Failure::Unavailable(why)) => {
+                    why.contains("missing") && why.matches(":4000").count() == 2
+                }
+                other => panic!("an answer without a majority: {other:?}"),
+            })
+        });
+        assert!(answered, "nobody said who is missing");
+        for host in hosts.iter().filter(|host| **host != survivor) {
+            world.restart_remembering(*host, &[survivor]);
+        }
+        rest(&mut world, Span::secs(60));
+        read_all(&mut world, &mut clients, survivor);
+        assert!(clients.tally.reads_failed == before.reads_failed, "{:?}", clients.tally);
+    });
+}
+
+/// A coordinator that is stopped keeps nobody waiting for longer than it takes to ask another member, and says nothing
+/// untrue when it goes on.
+#[test]
+fn stopped_30s_as_coordinator() {
+    for_seeds("stopped_30s_as_coordinator", 20, |seed| {
+        let mut world = world(seed, Span::ZERO, false);
+        let hosts = grow(&mut world, 5);
+        rest(&mut world, Span::secs(30));
+        let mut clients = Clients::default();
+        for _ in 0..3 {
+            write_for_a_while(&mut world, &mut clients, &hosts, 50);
+            let stopped = hosts[world.rng().index(hosts.len())];
+            world.freeze(stopped);
+            let others: Vec<HostId> = hosts.iter().copied().filter(|host| *host != stopped).collect();
+            for _ in 0..15 {
+                write_for_a_while(&mut world, &mut clients, &others, 10);
+                world.run_for(Span::secs(2));
+                clients.judge(&mut world);
+            }
+            world.thaw(stopped);
+            write_for_a_while(&mut world, &mut clients, &hosts, 50);
+            rest(&mut world, Span::secs(60));
+            read_all(&mut world, &mut clients, hosts[0]);
+        }
+        assert!(clients.tally.reads_failed + clients.tally.writes_failed < 20, "{:?}", clients.tally);
+        assert!(clients.tally.writes > 200, "{:?}", clients.tally);
     });
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::CopyMessage;
+use super::mutation::Mutation;
 use super::{Awaited, Copies, CopiesEffect};
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::{Contact, Incarnation, Span, Time};
@@ -247,7 +248,7 @@ impl Copies {
 
     fn ask_source(&mut self, to: Contact, slot: Slot) {
         let views = self.views_of(slot);
-        let serial = self.rng.next_u64() >> 1;
+        let serial = self.any_serial();
         let Some(fetching) = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut()) else { return };
         let epoch = fetching.of.epoch;
         let source = || Source { serial, after: None, is_copying: false };
@@ -336,8 +337,9 @@ impl Copies {
     /// Whether enough was fetched: then the view is complete here.
     fn is_fetched(&mut self, now: Time, slot: Slot) -> bool {
         let me = self.me.incarnation;
+        let one_is_enough = self.mutated(Mutation::OneSource);
+        let enough = |fetching: &&mut Box<Fetching>| one_is_enough || is_majority(fetching.done.len(), &fetching.of);
         let Some(held) = self.held.get_mut(&slot) else { return false };
-        let enough = |fetching: &&mut Box<Fetching>| is_majority(fetching.done.len(), &fetching.of);
         let Some(fetching) = held.fetching.as_mut().filter(enough) else { return false };
         let view = fetching.view.clone();
         held.fetching = None;

@@ -3,6 +3,7 @@
 //! Whoever has agreed does not leave the ring before it knows the next view: it may be needed for a majority of it.
 
 use super::message::CopyMessage;
+use super::mutation::Mutation;
 use super::{Awaited, Copies, Held};
 use crate::base::{Contact, Incarnation, Span, Time};
 use crate::data::register::Accepted;
@@ -42,9 +43,11 @@ impl Copies {
     /// Sees to it that the next view of a slot has these members: asks the one that is new, or proposes it at once. False
     /// if this node cannot, or does already.
     pub(super) fn bring_about(&mut self, now: Time, slot: Slot, members: Members) -> bool {
+        let asks = !self.mutated(Mutation::NobodyIsAsked);
         let Some(held) = self.held.get_mut(&slot).filter(|held| held.election.is_none()) else { return false };
         let Some(view) = held.chain.newest().cloned() else { return false };
-        let Some(newcomer) = members.iter().find(|member| !view.has(member.incarnation)).copied() else {
+        let newcomer = members.iter().find(|member| !view.has(member.incarnation)).copied();
+        let Some(newcomer) = newcomer.filter(|_| asks) else {
             return self.propose(now, slot, members);
         };
         let known = held.inviting.as_ref().filter(|inviting| inviting.newcomer == newcomer.incarnation);
@@ -70,6 +73,11 @@ impl Copies {
         }
     }
 
+    /// Where a question begins to count.
+    pub(super) fn any_serial(&mut self) -> u64 {
+        self.rng.next_u64() >> 1
+    }
+
     // ----- the newcomer -----
 
     pub(super) fn on_invite(&mut self, now: Time, from: Contact, slot: Slot) {
@@ -90,10 +98,11 @@ impl Copies {
                 chain.learn(std::slice::from_ref(&view));
                 self.held.insert(slot, Held::new(chain));
             }
-            if let Some(held) = self.held.get_mut(&slot) {
+            let writes_down = !self.mutated(Mutation::ForgetsAgreements);
+            if let Some(held) = self.held.get_mut(&slot).filter(|_| writes_down) {
                 held.chain.agree();
             }
-            let (serial, after) = (self.rng.next_u64() >> 1, None);
+            let (serial, after) = (self.any_serial(), None);
             let invited =
                 Invited { epoch: view.epoch, by: from, serial, after, is_copying: false, is_ready: false, at: now };
             self.invited.insert(slot, invited);

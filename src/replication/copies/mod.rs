@@ -9,6 +9,7 @@
 mod changes;
 mod invite;
 pub mod message;
+pub(crate) mod mutation;
 mod operations;
 mod placing;
 
@@ -17,8 +18,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use self::changes::{Fetching, Standing, Wanted};
 use self::invite::{Invited, Inviting};
 pub use self::message::CopyMessage;
-use self::operations::Operations;
+#[cfg(test)]
+use self::mutation::Mutation;
 pub use self::operations::{Operation, Ran};
+use self::operations::{Operations, voted};
 use self::placing::Placing;
 pub use self::placing::Settled;
 use super::chain::{Chain, MEMBERS_MAX};
@@ -63,9 +66,9 @@ pub enum CopiesEffect {
 #[derive(Debug)]
 enum Awaited {
     /// A register of an operation of this node's own has answered.
-    Own { number: u64, peeks_in: Option<(Slot, u64)> },
+    Own { number: u64 },
     /// A register has answered a peer.
-    Answer { to: Contact, number: u64, peeks_in: Option<(Slot, u64)> },
+    Answer { to: Contact, number: u64 },
     /// What has become safe to say.
     Say { to: Contact, message: Box<CopyMessage> },
     /// A part of a slot was read.
@@ -119,6 +122,8 @@ pub struct Copies {
     awaited: BTreeMap<u64, Awaited>,
     next_ticket: u64,
     rng: Rng,
+    #[cfg(test)]
+    pub(crate) mutation: Option<Mutation>,
 }
 
 /// How often copies that are not at rest look after themselves.
@@ -158,6 +163,8 @@ impl Copies {
             awaited: BTreeMap::new(),
             next_ticket: 0,
             rng,
+            #[cfg(test)]
+            mutation: None,
         }
     }
 
@@ -185,6 +192,7 @@ impl Copies {
             if let Some(view) = chain.newest() {
                 self.views.learn(*slot, view.clone());
             }
+            // Nobody has the word in it: a disk that was not synced may have forgotten what was said last.
             self.held.insert(*slot, Held::new(chain));
         }
         Ok(())
@@ -270,13 +278,13 @@ impl Copies {
     /// The store has answered.
     pub fn stored(&mut self, now: Time, ticket: u64, done: Done) {
         match self.awaited.remove(&ticket) {
-            Some(Awaited::Own { number, peeks_in }) => {
-                if let Some(answer) = self.voted(peeks_in, done) {
+            Some(Awaited::Own { number }) => {
+                if let Some(answer) = voted(done) {
                     self.on_answer(now, self.me.incarnation, number, answer);
                 }
             }
-            Some(Awaited::Answer { to, number, peeks_in }) => {
-                if let Some(answer) = self.voted(peeks_in, done) {
+            Some(Awaited::Answer { to, number }) => {
+                if let Some(answer) = voted(done) {
                     self.send(to, CopyMessage::Answered { number, answer });
                 }
             }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::message::CopyMessage;
+use super::mutation::Mutation;
 use super::{Awaited, Copies, CopiesEffect, Timer};
 use crate::base::{Contact, Incarnation, Now, Span, Time};
 use crate::data::register::{Ballot, OpId, grant};
@@ -210,9 +211,8 @@ impl Copies {
     }
 
     fn ask_own(&mut self, number: u64, view: &View, place: Place, ask: Ask) {
-        let peeks_in = (ask == Ask::Peek).then_some((place.slot, view.epoch));
         let grant = grant_of(view);
-        self.store_and(Work::Vote(Box::new(Vote { place, grant, ask })), Awaited::Own { number, peeks_in });
+        self.store_and(Work::Vote(Box::new(Vote { place, grant, ask })), Awaited::Own { number });
     }
 
     fn ask_others(&mut self, id: u64, ask: Ask) {
@@ -337,6 +337,9 @@ impl Copies {
 
     /// What was proposed last on a key may have been chosen, or not: whoever goes on has to ask.
     fn lose_word(&mut self, place: &Place) {
+        if self.mutated(Mutation::KeepsTheWord) {
+            return;
+        }
         self.operations.words.remove(place);
         if let Some(held) = self.held.get_mut(&place.slot)
             && held.leads.is_some()
@@ -398,7 +401,8 @@ impl Copies {
         let of_slot = self.operations.ops.iter().filter(|(_, op)| op.place.slot == slot);
         let all: Vec<(u64, bool)> = of_slot.map(|(id, op)| (*id, op.may_be_done())).collect();
         let elsewhere = self.view(slot).filter(|view| !view.has(self.me.incarnation)).cloned();
-        for (id, again) in all {
+        let tells = !self.mutated(Mutation::TriesBlindly);
+        for (id, again) in all.into_iter().map(|(id, again)| (id, again && tells)) {
             self.finish(now, id, Ran::NotNow { elsewhere: elsewhere.clone(), again });
         }
         self.operations.words.retain(|place, _| place.slot != slot);
@@ -408,26 +412,26 @@ impl Copies {
 
     pub(super) fn on_ask(&mut self, from: Contact, number: u64, (slot, epoch): (Slot, u64), key: Key, ask: Ask) {
         let place = self.space.place(key);
-        let Some(view) = self.served(slot).filter(|view| view.epoch == epoch && place.slot == slot) else {
+        let served = match self.held.get(&slot) {
+            Some(held) if self.mutated(Mutation::AnswersUnserved) => held.chain.newest(),
+            _ => self.served(slot),
+        };
+        let Some(view) = served.filter(|view| view.epoch == epoch && place.slot == slot) else {
             self.compare_views(from, slot, epoch);
             return;
         };
-        let (grant, peeks_in) = (grant_of(view), (ask == Ask::Peek).then_some((slot, epoch)));
-        let then = Awaited::Answer { to: from, number, peeks_in };
-        self.store_and(Work::Vote(Box::new(Vote { place, grant, ask })), then);
+        let grant = grant_of(view);
+        self.store_and(Work::Vote(Box::new(Vote { place, grant, ask })), Awaited::Answer { to: from, number });
     }
+}
 
-    /// A member's store has answered. What was only read counts if the slot was served all the time.
-    pub(super) fn voted(&mut self, peeks_in: Option<(Slot, u64)>, done: Done) -> Option<Result<Answer, Trouble>> {
-        let serves = |(slot, epoch): (Slot, u64)| self.served(slot).is_some_and(|view| view.epoch == epoch);
-        if !peeks_in.is_none_or(serves) {
-            return None;
-        }
-        match done {
-            Done::Voted(answer) => Some(Ok(answer)),
-            Done::Failed(trouble) => Some(Err(trouble)),
-            _ => None,
-        }
+/// A store has answered for a register. What it has read counts though the view may have ended meanwhile: whoever asked did
+/// so before.
+pub(super) fn voted(done: Done) -> Option<Result<Answer, Trouble>> {
+    match done {
+        Done::Voted(answer) => Some(Ok(answer)),
+        Done::Failed(trouble) => Some(Err(trouble)),
+        _ => None,
     }
 }
 

@@ -1,0 +1,36 @@
+//! Rules of the copies that a test can switch off, one at a time, to see that it notices.
+//!
+//! Outside the library's own tests nothing is ever switched off.
+
+use super::Copies;
+
+/// A rule that does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code))]
+pub enum Mutation {
+    /// After an outcome that is not known a member goes on as if it had the word of the key.
+    KeepsTheWord,
+    /// A newcomer is voted for without being asked.
+    NobodyIsAsked,
+    /// Whoever has agreed to be a member does not write that down.
+    ForgetsAgreements,
+    /// A member answers also when it does not serve the view.
+    AnswersUnserved,
+    /// The records of one member are enough for the next view.
+    OneSource,
+    /// Whoever tries again is not told that an earlier try may have been carried out.
+    TriesBlindly,
+}
+
+impl Copies {
+    #[cfg(test)]
+    pub(super) fn mutated(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)] // It is used in tests.
+    pub(super) fn mutated(&self, _: Mutation) -> bool {
+        false
+    }
+}
