@@ -20,8 +20,7 @@ pub(super) struct Placing {
     pub neighbours: Vec<Contact>,
     // Who leaves, and when it last said so.
     leaving: BTreeMap<Incarnation, Time>,
-    // Wishes under way: since when, and how many members were told.
-    wished: BTreeMap<Slot, (Time, usize)>,
+    wished: BTreeMap<Slot, Wished>,
     // When views changed last, and whom this node compared with last.
     pub changed: Option<Time>,
     compared: Option<Contact>,
@@ -30,6 +29,16 @@ pub(super) struct Placing {
     said_leaving: Option<Time>,
     stranded_since: Option<Time>,
     settled: Settled,
+}
+
+/// A wish under way.
+#[derive(Clone, Copy, Debug)]
+struct Wished {
+    // What is to follow the view of this epoch.
+    epoch: u64,
+    since: Time,
+    // How many members were told.
+    told: usize,
 }
 
 /// How far the slots are from where they belong, as far as this node is concerned.
@@ -185,21 +194,27 @@ impl Copies {
         unknown
     }
 
-    /// Lets a member propose these as the next of a slot. False if that is under way.
+    /// Lets a member propose these as the next of a slot: the first, so that several who wish for something do not get into
+    /// each other's way, and another if that does nothing. False if that is under way.
     fn wish(&mut self, now: Time, slot: Slot, view: &View, members: Vec<Contact>) -> bool {
-        if view.has(self.me.incarnation) && self.served(slot).is_some() {
+        let is_first = view.primary() == Some(self.me);
+        if is_first && self.served(slot).is_some() {
             return self.bring_about(now, slot, members.into());
         }
-        let (since, told) = self.placing.wished.get(&slot).copied().unwrap_or_default();
-        if told > 0 && now.since(since) < REPEAT_AFTER {
+        let wished = self.placing.wished.get(&slot).copied().filter(|wished| wished.epoch == view.epoch);
+        if wished.is_some_and(|wished| now.since(wished.since) < REPEAT_AFTER) {
             return false;
         }
-        self.placing.wished.insert(slot, (now, told + 1));
-        let others: Vec<&Contact> = view.members.iter().filter(|member| **member != self.me).collect();
-        if let Some(to) = others.get(told % others.len().max(1)) {
-            self.send(**to, CopyMessage::Wish { slot, epoch: view.epoch, members });
+        let told = wished.map_or(0, |wished| wished.told);
+        self.placing.wished.insert(slot, Wished { epoch: view.epoch, since: now, told: told + 1 });
+        match view.members.get(told % view.members.len().max(1)) {
+            Some(to) if *to == self.me => self.bring_about(now, slot, members.into()),
+            Some(to) => {
+                self.send(*to, CopyMessage::Wish { slot, epoch: view.epoch, members });
+                true
+            }
+            None => false,
         }
-        true
     }
 
     /// It has agreed to become a member, and must know whether it is one: the members are to decide on a view without it.
@@ -261,7 +276,7 @@ impl Copies {
             is_stranded |= next.is_empty();
             let living = next.iter().filter(|contact| !self.is_unwanted(contact, around)).count();
             is_stranded |= living == 0 && is_majority(1, &view);
-            if budget > 0 && !next.is_empty() && self.bring_about(now, slot, next.into()) {
+            if budget > 0 && !next.is_empty() && self.wish(now, slot, &view, next) {
                 budget -= 1;
             }
         }
