@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::CopyMessage;
 use super::mutation::Mutation;
-use super::{Awaited, Copies, CopiesEffect};
+use super::{Awaited, Copies, CopiesEffect, Held};
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::{Contact, Incarnation, Span, Time};
 use crate::data::register::Accepted;
@@ -61,6 +61,8 @@ struct Source {
 const ASK_AGAIN: Span = Span::millis(500);
 /// How long a proposer waits for a newcomer before it may ask another.
 const INVITE_FOR: Span = Span::secs(60);
+/// How long a slot is left alone for which too few members voted.
+const HOPELESS_FOR: Span = Span::secs(2);
 /// Times that nobody gave anything before another view's records are tried.
 const TRIES_MAX: u32 = 3;
 /// How long a proposer waits for votes, and a frozen member for a decided view.
@@ -72,7 +74,9 @@ impl Copies {
     /// Proposes the members of the next view of a slot. False if this node cannot, or does already.
     pub(super) fn propose(&mut self, now: Time, slot: Slot, members: Members) -> bool {
         let me = self.me.incarnation;
-        let Some(held) = self.held.get_mut(&slot).filter(|held| held.election.is_none()) else { return false };
+        let may_stand =
+            |held: &&mut Held| held.election.is_none() && held.hopeless_until.is_none_or(|until| now >= until);
+        let Some(held) = self.held.get_mut(&slot).filter(may_stand) else { return false };
         let Some(of) = held.chain.newest().filter(|view| view.has(me)).cloned() else { return false };
         let turn = Turn { n: held.chain.turn(of.epoch).map_or(0, |turn| turn.n) + 1, node: me };
         let epoch = of.epoch;
@@ -428,9 +432,10 @@ impl Copies {
     /// Repeats what was not answered, for one slot. True if the slot is at rest.
     pub(super) fn mend(&mut self, now: Time, slot: Slot) -> bool {
         let me = self.me.incarnation;
+        let pause = HOPELESS_FOR + Span(self.rng.below(HOPELESS_FOR.0));
         let Some(held) = self.held.get_mut(&slot) else { return true };
         if held.election.as_ref().is_some_and(|standing| now.since(standing.since) >= VOTE_FOR) {
-            held.election = None;
+            (held.election, held.hopeless_until) = (None, Some(now + pause));
         }
         if held.inviting.as_ref().is_some_and(|inviting| now.since(inviting.since) >= INVITE_FOR) {
             held.inviting = None;

@@ -96,6 +96,8 @@ struct Held {
     // Since when nobody serves it, as far as this node can see; since when it is not at rest.
     idle_since: Option<Time>,
     restless_since: Option<Time>,
+    // Too few members voted: until when others are left alone, so that slots that nobody can help do not hold up the rest.
+    hopeless_until: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,6 +143,7 @@ impl Held {
             asked: None,
             idle_since: None,
             restless_since: None,
+            hopeless_until: None,
         }
     }
 }
@@ -426,7 +429,7 @@ impl Copies {
             self.drop_slot(slot);
             return;
         }
-        (held.election, held.inviting) = (None, None);
+        (held.election, held.inviting, held.hopeless_until) = (None, None, None);
         if before.is_some() && held.chain.served().map(|view| view.epoch) != before {
             held.leads = None;
             held.lost.clear();

@@ -18,7 +18,7 @@ pub enum Mutation {
     AnswersUnserved,
     /// The records of one member are enough for the next view.
     OneSource,
-    /// Whoever tries again is not told that an earlier try may have been carried out.
+    /// Whoever tries again does so under a new name.
     TriesBlindly,
 }
 

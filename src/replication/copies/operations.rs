@@ -401,8 +401,7 @@ impl Copies {
         let of_slot = self.operations.ops.iter().filter(|(_, op)| op.place.slot == slot);
         let all: Vec<(u64, bool)> = of_slot.map(|(id, op)| (*id, op.may_be_done())).collect();
         let elsewhere = self.view(slot).filter(|view| !view.has(self.me.incarnation)).cloned();
-        let tells = !self.mutated(Mutation::TriesBlindly);
-        for (id, again) in all.into_iter().map(|(id, again)| (id, again && tells)) {
+        for (id, again) in all {
             self.finish(now, id, Ran::NotNow { elsewhere: elsewhere.clone(), again });
         }
         self.operations.words.retain(|place, _| place.slot != slot);

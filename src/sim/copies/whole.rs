@@ -218,7 +218,10 @@ impl World {
         let Some(view) = view else { return };
         let to = if self.rng.chance(800) { 0 } else { self.rng.index(view.members.len()) };
         let at = index(&view.members[to]);
-        let operation = asked.operation.clone();
+        let mut operation = asked.operation.clone();
+        if self.without == Some(Mutation::TriesBlindly) {
+            (operation.id.n, operation.again) = (operation.id.n + 1_000_000 * u64::from(asked.tries), false);
+        }
         let Some(copies) = &mut self.nodes[at].copies else { return };
         let refused = copies.run(now, number, &place, operation);
         if let Some(asked) = self.asked.get_mut(&number) {
