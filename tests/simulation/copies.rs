@@ -117,7 +117,8 @@ fn everybody_is_killed_in_the_midst_of_writes_and_copies_are_there_again() {
                 let pause = world.rng().below(300_000);
                 world.run_for(Span(pause));
             }
-            rest(&mut world, Span::secs(5));
+            // All are served before that; a change of view that was under way may be left alone for a while.
+            rest(&mut world, Span::secs(20));
             read_all(&mut world, &mut clients, hosts[0]);
         }
         assert!(clients.tally.reads_failed == 0 && clients.tally.writes > 20, "{:?}", clients.tally);
