@@ -131,6 +131,8 @@ const WILD: &[(Action, u64)] = &[
     (Action::LookUp, 40),
 ];
 
+/// How long a contact's turn to be offered something takes, one like the other: half of the offers go to those who are silent.
+const TURN: Span = Span::secs(2 * 15);
 /// After so long without a fault the ring must be whole.
 const QUIET_MAX: Span = Span::secs(180);
 /// Parts and stopped processes last at least about so long now and then: members come to count as gone.
@@ -322,9 +324,13 @@ impl Run {
         if !self.world.run_until(QUIET_MAX, |world| world.is_whole()) {
             self.introduce();
         }
+        // Two rings may have one contact between them, of whom somebody was told once: its turn comes with all others'.
+        let turns = self.members().into_iter().filter_map(|host| self.world.node(host)?.overlay());
+        let longest = turns.map(|overlay| overlay.contacts().count() as u64).max().unwrap_or(0);
+        let limit = QUIET_MAX.max(TURN * longest);
         // Who leaves is a member until its slots are taken: the ring is whole with it, and changes once more when it is gone.
-        let whole = self.world.run_until(QUIET_MAX, |world| world.is_whole() && !world.is_left_by_somebody());
-        assert!(whole, "the ring is not whole {QUIET_MAX} after the last fault: {}", self.world.describe());
+        let whole = self.world.run_until(limit, |world| world.is_whole() && !world.is_left_by_somebody());
+        assert!(whole, "the ring is not whole {limit} after the last fault: {}", self.world.describe());
         self.whole_after = self.world.now().since(start);
         self.world.run_until(Span::secs(12), |world| world.lookups_waiting() == 0);
         self.world.take_answers();

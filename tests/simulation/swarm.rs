@@ -8,8 +8,9 @@ use chordkv::sim::swarm::{Event, Mode, Outcome, play, script, shrink};
 
 use crate::seeds::for_fresh_seeds;
 
-/// Seeds that once found a wrong answer to a lookup; the last one found a member that left while the checks at the end ran.
-const FOUND: [u64; 11] = [
+/// Seeds that once found a wrong answer to a lookup; the last but one found a member that left while the checks at the end
+/// ran, the last one two rings with one contact between them, whose turn comes with that of thirty others.
+const FOUND: [u64; 12] = [
     1_795_686_069_135_877_849,
     1_795_685_756_141_372_677,
     5_000_030,
@@ -21,6 +22,7 @@ const FOUND: [u64; 11] = [
     8_001_256,
     12_002_846,
     1_795_659_375_208_749_200,
+    1_795_697_657_667_220_156,
 ];
 const EVENTS: usize = 500;
 /// Runs that may be spent on making a failing script short.
