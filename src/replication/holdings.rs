@@ -11,7 +11,7 @@ use super::message::HoldingMessage;
 use super::runs::{SlotRun, runs_of};
 use super::view::{View, Views};
 use crate::base::limits::CHUNK_BYTES;
-use crate::base::{Contact, Incarnation, Now, Span, Time, in_arc};
+use crate::base::{Contact, Id, Incarnation, Now, Span, Time, in_arc};
 use crate::data::{Command, Cursor, Done, HoldRow, KeySpace, Place, Slot, Version, Work};
 
 /// What the holdings need to know of the ring around them, at one moment.
@@ -30,6 +30,23 @@ pub struct Neighbourhood<'a> {
     pub is_lost: &'a dyn Fn(&Contact) -> bool,
     /// Some member does not answer and does not count as lost yet: it may hold whatever nobody else does.
     pub in_doubt: bool,
+}
+
+impl Neighbourhood<'_> {
+    /// The slots that belong to the node at this place, from the first after its predecessor on.
+    pub(super) fn own_slots(&self, space: KeySpace, me: Id) -> impl Iterator<Item = Slot> + use<> {
+        let after = match self.predecessor {
+            Some(predecessor) => Some(predecessor.id),
+            // An arc from a place to itself is the whole circle.
+            None => self.alone.then_some(me),
+        };
+        after.into_iter().flat_map(move |after| {
+            let of = space.slot_of(after);
+            let first = if space.last_id(of) == after { of.0 + 1 } else { of.0 };
+            let from_first = (0..space.slots()).map(move |n| Slot((first + n) % space.slots()));
+            from_first.take_while(move |slot| in_arc(after, space.last_id(*slot), me))
+        })
+    }
 }
 
 /// What the holdings want done.
@@ -405,22 +422,6 @@ impl Holdings {
             Some(predecessor) => in_arc(predecessor.id, self.space.last_id(slot), self.me.id),
             None => around.alone,
         }
-    }
-
-    /// The slots that are this node's, from the first after its predecessor on.
-    pub(super) fn own_slots(&self, around: &Neighbourhood<'_>) -> impl Iterator<Item = Slot> + use<> {
-        let (space, me) = (self.space, self.me.id);
-        let after = match around.predecessor {
-            Some(predecessor) => Some(predecessor.id),
-            // An arc from a place to itself is the whole circle.
-            None => around.alone.then_some(me),
-        };
-        after.into_iter().flat_map(move |after| {
-            let of = space.slot_of(after);
-            let first = if space.last_id(of) == after { of.0 + 1 } else { of.0 };
-            let from_first = (0..space.slots()).map(move |n| Slot((first + n) % space.slots()));
-            from_first.take_while(move |slot| in_arc(after, space.last_id(*slot), me))
-        })
     }
 
     pub(super) fn is_declined(&self, now: Time, contact: Contact) -> bool {

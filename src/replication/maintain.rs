@@ -169,7 +169,8 @@ impl Holdings {
 
     /// Looks after the slots that belong here and are not here.
     fn take(&mut self, now: Time, around: &Neighbourhood<'_>) {
-        let absent: Vec<Slot> = self.own_slots(around).filter(|slot| !self.held.contains_key(slot)).collect();
+        let absent: Vec<Slot> =
+            around.own_slots(self.space, self.me.id).filter(|slot| !self.held.contains_key(slot)).collect();
         self.settled.to_take = absent.len();
         self.probe_holders(now, &absent, around);
         let lost: BTreeSet<Slot> = absent

@@ -493,7 +493,7 @@ fn own_slots_are_those_whose_last_id_lies_in_the_arc_and_no_others() {
                 is_lost: &nobody,
                 in_doubt: false,
             };
-            let mut own: Vec<Slot> = holdings.own_slots(&around).collect();
+            let mut own: Vec<Slot> = around.own_slots(holdings.space, holdings.me.id).collect();
             own.sort();
             let mine: Vec<Slot> = space.all_slots().filter(|slot| holdings.is_mine(*slot, &around)).collect();
             assert_eq!(own, mine, "{me:?} after {predecessor:?}, alone {alone}, {space:?}");

@@ -2,6 +2,7 @@
 
 use chordkv::base::Span;
 use chordkv::node::Wishes;
+use chordkv::sim::clients::Clients;
 use chordkv::sim::{Check, HostId, World, WorldConfig};
 
 pub fn world(seed: u64) -> World {
@@ -46,4 +47,26 @@ pub fn grow(world: &mut World, count: usize) -> Vec<HostId> {
     }
     assert!(world.run_until(Span::secs(60), |world| world.is_whole()), "{}", world.describe());
     hosts
+}
+
+/// Users do so many things, each through any of these hosts.
+pub fn write_for_a_while(world: &mut World, clients: &mut Clients, hosts: &[HostId], operations: u64) {
+    for _ in 0..operations {
+        let host = hosts[world.rng().index(hosts.len())];
+        clients.act(world, host, 60);
+        let pause = world.rng().below(5_000);
+        world.run_for(Span(pause));
+        clients.judge(world);
+    }
+}
+
+/// Every key that was touched is read through this host, and each read is answered.
+pub fn read_all(world: &mut World, clients: &mut Clients, host: HostId) {
+    world.run_until(Span::secs(12), |_| false);
+    clients.judge(world);
+    clients.read_all(world, host);
+    let asked = clients.waiting();
+    world.run_for(Span::secs(12));
+    clients.judge(world);
+    assert!(asked > 0 && clients.waiting() == 0, "{} of {asked} reads without an answer", clients.waiting());
 }

@@ -5,7 +5,7 @@ use chordkv::node::Wishes;
 use chordkv::sim::clients::Clients;
 use chordkv::sim::{Check, DiskConfig, HostId, World, WorldConfig};
 
-use crate::rings::grow;
+use crate::rings::{grow, read_all, write_for_a_while};
 use crate::seeds::{for_fresh_seeds, for_seeds};
 
 /// A world of hosts whose disks take up to so long for each piece of work.
@@ -15,26 +15,6 @@ fn world(seed: u64, work_max: Span) -> World {
     config.check = Check::Nodes;
     config.disk = DiskConfig { work_max, durable: true };
     World::new(config)
-}
-
-fn write_for_a_while(world: &mut World, clients: &mut Clients, hosts: &[HostId], operations: u64) {
-    for _ in 0..operations {
-        let host = hosts[world.rng().index(hosts.len())];
-        clients.act(world, host, 60);
-        let pause = world.rng().below(5_000);
-        world.run_for(Span(pause));
-        clients.judge(world);
-    }
-}
-
-fn read_all(world: &mut World, clients: &mut Clients, host: HostId) {
-    world.run_until(Span::secs(12), |_| false);
-    clients.judge(world);
-    clients.read_all(world, host);
-    let asked = clients.waiting();
-    world.run_for(Span::secs(12));
-    clients.judge(world);
-    assert!(asked > 0 && clients.waiting() == 0, "{} of {asked} reads without an answer", clients.waiting());
 }
 
 #[test]

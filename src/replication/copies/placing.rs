@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::CopyMessage;
 use super::{Copies, Held, Timer};
-use crate::base::{Contact, Incarnation, Span, Time, in_arc};
+use crate::base::{Contact, Incarnation, Span, Time};
 use crate::data::Slot;
 use crate::replication::chain::is_majority;
 use crate::replication::{Neighbourhood, SlotRun, View, runs_of};
@@ -172,7 +172,7 @@ impl Copies {
         let me = self.me;
         let others = around.successors.iter().filter(|c| !self.is_unwanted(c, around) && **c != me);
         let wished: Vec<Contact> = std::iter::once(&me).chain(others).take(self.replicas).copied().collect();
-        let own: Vec<Slot> = self.own_slots(around).collect();
+        let own: Vec<Slot> = around.own_slots(self.space, self.me.id).collect();
         let mut unknown = Vec::new();
         for slot in own {
             // Whose members are all gone is most likely a view of long ago.
@@ -352,22 +352,6 @@ impl Copies {
             let runs = runs_of(older).into_iter().map(|(run, ())| run).collect();
             self.send(from, CopyMessage::Query { runs });
         }
-    }
-
-    /// The slots that are this node's, from the first after its predecessor on.
-    fn own_slots(&self, around: &Neighbourhood<'_>) -> impl Iterator<Item = Slot> + use<> {
-        let (space, me) = (self.space, self.me.id);
-        let after = match around.predecessor {
-            Some(predecessor) => Some(predecessor.id),
-            // An arc from a place to itself is the whole circle.
-            None => around.alone.then_some(me),
-        };
-        after.into_iter().flat_map(move |after| {
-            let of = space.slot_of(after);
-            let first = if space.last_id(of) == after { of.0 + 1 } else { of.0 };
-            let from_first = (0..space.slots()).map(move |n| Slot((first + n) % space.slots()));
-            from_first.take_while(move |slot| in_arc(after, space.last_id(*slot), me))
-        })
     }
 }
 

@@ -168,18 +168,7 @@ impl World {
         }
         self.next += 1;
         let number = self.next;
-        let known: Vec<Version> = self.versions[&key].keys().copied().collect();
-        let (op, command) = match self.rng.below(10) {
-            0..=3 => (Op::Read(None), Command::Get),
-            4..=6 if !known.is_empty() => {
-                let version = known[known.len() - 1 - self.rng.index(known.len().min(3))];
-                let wanted = Wanted::Value(self.versions[&key][&version]);
-                let condition = Condition { if_match: Some(Tag::Of(vec![version])), if_none_match: None };
-                (Op::Put { wanted, told: None }, put(number, condition))
-            }
-            7 => (Op::Delete(None), Command::Delete(Condition::default())),
-            _ => (Op::Put { wanted: Wanted::Any, told: None }, put(number, Condition::default())),
-        };
+        let (op, command) = draw(&mut self.rng, number, &self.versions[&key]);
         self.histories.get_mut(&key).expect("a key").call(number, op);
         self.asked.insert(number, (key, op));
         let id = OpId { node: contact(node).incarnation, n: number, issued: Wall(number) };
@@ -408,6 +397,21 @@ impl World {
         let idle = self.nodes.iter().all(|node| node.now.running.is_empty());
         let serving = self.nodes.iter().filter(|node| node.chain.served().is_some()).count();
         if idle && serving >= 2 { Ok(()) } else { Err(format!("the slot is stuck: {serving} serve")) }
+    }
+}
+
+/// What a user does next to a key of which these versions are known.
+fn draw(rng: &mut Rng, number: u64, versions: &BTreeMap<Version, u64>) -> (Op, Command) {
+    match rng.below(10) {
+        0..=3 => (Op::Read(None), Command::Get),
+        4..=6 if !versions.is_empty() => {
+            let back = rng.index(versions.len().min(3));
+            let (version, value) = versions.iter().nth_back(back).expect("one of them");
+            let condition = Condition { if_match: Some(Tag::Of(vec![*version])), if_none_match: None };
+            (Op::Put { wanted: Wanted::Value(*value), told: None }, put(number, condition))
+        }
+        7 => (Op::Delete(None), Command::Delete(Condition::default())),
+        _ => (Op::Put { wanted: Wanted::Any, told: None }, put(number, Condition::default())),
     }
 }
 

@@ -7,16 +7,14 @@ use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::put;
+use super::draw;
 use crate::base::{Capacity, Contact, Incarnation, Now, Rng, Span, Time, Wall};
 use crate::data::register::OpId;
-use crate::data::{
-    Command, Condition, Done, Key, KeySpace, MemoryStore, Outcome, Store, Tag, Version, Work, carry_out,
-};
+use crate::data::{Done, Key, KeySpace, MemoryStore, Outcome, Store, Version, Work, carry_out};
 use crate::replication::Neighbourhood;
 use crate::replication::copies::mutation::Mutation;
 use crate::replication::copies::{Copies, CopiesEffect, CopyMessage, Operation, Ran};
-use crate::sim::linear::{History, Op, Wanted};
+use crate::sim::linear::{History, Op};
 
 struct Node {
     contact: Contact,
@@ -189,18 +187,7 @@ impl World {
         }
         self.next += 1;
         let number = self.next;
-        let known: Vec<Version> = self.versions[&key].keys().copied().collect();
-        let (op, command) = match self.rng.below(10) {
-            0..=3 => (Op::Read(None), Command::Get),
-            4..=6 if !known.is_empty() => {
-                let version = known[known.len() - 1 - self.rng.index(known.len().min(3))];
-                let wanted = Wanted::Value(self.versions[&key][&version]);
-                let condition = Condition { if_match: Some(Tag::Of(vec![version])), if_none_match: None };
-                (Op::Put { wanted, told: None }, put(number, condition))
-            }
-            7 => (Op::Delete(None), Command::Delete(Condition::default())),
-            _ => (Op::Put { wanted: Wanted::Any, told: None }, put(number, Condition::default())),
-        };
+        let (op, command) = draw(&mut self.rng, number, &self.versions[&key]);
         self.histories.get_mut(&key).expect("a key").call(number, op);
         let id = OpId { node: Incarnation(99), n: number, issued: self.time().wall };
         let operation = Operation { id, command, again: false };
