@@ -9,11 +9,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use chordkv::base::limits::CHUNK_BYTES;
-use chordkv::base::{Capacity, Contact, Incarnation};
-use chordkv::data::{Command, Condition, Put, Slot};
+use chordkv::base::{Capacity, Contact, Incarnation, Wall};
+use chordkv::data::register::{Accepted, OpId, Recent, State};
+use chordkv::data::{Command, Condition, Put, Record, Slot};
 use chordkv::node::{Call, Message};
 use chordkv::overlay::{Lookup, RingMessage, Standing, Want};
-use chordkv::replication::HoldingMessage;
+use chordkv::replication::copies::{CopyMessage, Operation};
 use chordkv::wire::{FrameDecoder, Packet, decode, encode};
 use common::records;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -42,7 +43,9 @@ fn neighbours() -> Packet {
 fn put_call() -> Packet {
     let value = records::record(1).value;
     let put = Put { value, content_type: None, ttl_ms: None, condition: Condition::default() };
-    let call = Call::Kv { key: records::key(1), command: Command::Put(put) };
+    let id = OpId { node: Incarnation(7), n: 300_000, issued: Wall(1_700_000_000_000) };
+    let operation = Operation { id, command: Command::Put(put), again: false };
+    let call = Call::Operate { key: records::key(1), operation };
     Packet::Message(Message::Call { request: 300_000, call })
 }
 
@@ -51,13 +54,18 @@ fn chunk() -> Packet {
     while bytes < CHUNK_BYTES {
         let (key, record) = (records::key(n), records::record(n));
         bytes += key.as_bytes().len() + record.user_bytes();
-        entries.push((key, Some(record)));
+        entries.push((key, accepted(record)));
         n += 1;
     }
     let last = entries.last().map(|(key, _)| key.clone());
     let next = last.map(|key| (Capacity::MAX.hash(key.as_bytes()), key));
     let (slot, epoch, serial) = (Slot(17), 4, 9);
-    Packet::Message(Message::Holding(HoldingMessage::Chunk { slot, epoch, serial, entries, next, last: None }))
+    Packet::Message(Message::Copies(Box::new(CopyMessage::Part { slot, epoch, serial, entries, next })))
+}
+
+fn accepted(record: Record) -> Accepted {
+    let ballot = record.version;
+    Accepted { ballot, copied: false, state: State { record: Some(record), recent: Recent::new(Vec::new(), None) } }
 }
 
 fn samples() -> [(&'static str, Packet); 4] {

@@ -11,9 +11,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use chordkv::base::{Capacity, Contact, Incarnation};
+use chordkv::base::{Capacity, Contact, Incarnation, Wall};
+use chordkv::data::register::OpId;
 use chordkv::data::{Command, Condition, Outcome, Put};
-use chordkv::node::{Call, KvReply, Message, Reply};
+use chordkv::node::{Call, Message, Reply};
+use chordkv::replication::copies::{Operation, Ran};
 use chordkv::wire::{FrameDecoder, Packet, decode, encode};
 use common::client::{introduce, nonblocking};
 use common::echo::{self, Echo};
@@ -150,7 +152,7 @@ impl Load {
             Put { value: records::record(0).value, content_type: None, ttl_ms: None, condition: Condition::default() };
         self.ask(Command::Put(put));
         match self.ask(Command::Get) {
-            (_, Reply::Kv(KvReply::Done(Outcome::Found(record)))) => {
+            (_, Reply::Ran(Ran::Done(Outcome::Found(record)))) => {
                 assert_eq!(record.value, records::record(0).value);
             }
             (_, other) => panic!("the server answers {other:?}"),
@@ -240,7 +242,9 @@ impl Link {
 }
 
 fn call(command: Command) -> Vec<u8> {
-    let call = Call::Kv { key: records::key(0), command };
+    // Each is a first try: under one name, which is used only if there is a second.
+    let id = OpId { node: Incarnation(1), n: 1, issued: Wall(1) };
+    let call = Call::Operate { key: records::key(0), operation: Operation { id, command, again: false } };
     let mut frame = Vec::new();
     encode(&Packet::Message(Message::Call { request: REQUEST, call }), &mut frame);
     frame

@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use chordkv::base::limits::CHUNK_BYTES;
 use chordkv::base::{Id, Wall};
-use chordkv::data::{Command, Condition, Done, Key, MemoryStore, Place, Put, Record, Slot, Store, Work, carry_out};
+use chordkv::data::register::{Ballot, OpId, grant};
+use chordkv::data::{
+    Answer, Ask, Command, Condition, Done, Key, MemoryStore, Place, Put, Record, Slot, Store, Vote, Work, carry_out,
+};
 use chordkv::driver::durable::sqlite::{self, SqliteStore, Syncs};
 use common::records::{place, record, space};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -158,14 +161,18 @@ impl Durable {
         (next(&self.places, &mut self.turn).clone(), Record { value, ..record(self.n + KEYS) })
     }
 
-    /// As the node does it: a command, run in the group's transaction.
+    /// As the node does it: a member that has the word carries a command out, in the group's transaction.
     fn put_ours(&mut self, group: u64) {
         self.store.begin().expect("a transaction");
         for _ in 0..group {
             let (place, record) = self.next();
             let put = Put { value: record.value, content_type: None, ttl_ms: None, condition: Condition::default() };
-            let work = Work::Run { place, command: Command::Put(put), version: record.version, now: NOW };
-            assert!(matches!(carry_out(work, &mut self.store), Done::Ran(_)));
+            let id = OpId { node: record.version.node, n: self.n, issued: NOW };
+            let grant = grant(1, record.version.node);
+            let ballot = Ballot { n: self.n, ..grant };
+            let ask = Ask::Lead { ballot, id, command: Command::Put(put), again: false, now: NOW };
+            let work = Work::Vote(Box::new(Vote { place, grant, ask }));
+            assert!(matches!(carry_out(work, &mut self.store), Done::Voted(Answer::Led(..))));
         }
         self.store.commit().expect("a disk");
     }

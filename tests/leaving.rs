@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use chordkv::base::{Capacity, Contact, Incarnation, Now, Span, Time, Wall};
 use chordkv::data::{
-    Command, Condition, Key, MemoryStore, Outcome, Put, Slot, Tag, UserReply, UserRequest, carry_out, gauge,
+    Command, Condition, Failure, Key, MemoryStore, Put, Slot, Tag, UserReply, UserRequest, carry_out, gauge,
 };
 use chordkv::node::{Call, ChordNode, Input, Message, NodeConfig, Output};
-use chordkv::replication::{HoldingMessage, SlotRun, View};
+use chordkv::replication::copies::{CopyMessage, Operation};
+use chordkv::replication::{SlotRun, View};
 
 fn addr(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
@@ -83,34 +84,52 @@ fn replies(outputs: &[Output]) -> Vec<&UserReply> {
         .collect()
 }
 
-#[test]
-fn a_write_that_a_leaver_did_not_answer_before_its_goodbye_is_done_by_another_and_reported_done() {
+/// A node that has heard that two others hold every slot by now.
+fn beside(first: Contact, second: Contact) -> Alone {
     let mut alone = Alone::new();
-    let leaver = Contact::new(Capacity::MAX, addr(2), Incarnation(2));
-    // It says that it holds every slot by now, so it is asked.
-    let all = SlotRun { first: Slot(0), count: 1_024 };
-    let notice = HoldingMessage::Notice { views: vec![(all, View::of_one(5, leaver))], answer: false };
-    alone.input(Input::Message { from: leaver, message: Message::Holding(notice) });
-    let outputs = alone.input(Input::User { token: 9, request: create("key") });
-    let asked = |output: &Output| matches!(output, Output::Send { to, message: Message::Call { call: Call::Kv { .. }, .. } } if *to == leaver);
-    assert!(outputs.iter().any(asked), "{outputs:?}");
+    let view = View { epoch: 5, members: [first, second].into() };
+    let views = vec![(SlotRun { first: Slot(0), count: 1_024 }, vec![view])];
+    let notice = Message::Copies(Box::new(CopyMessage::Notice { views }));
+    alone.input(Input::Message { from: first, message: notice });
+    alone
+}
 
-    let outputs = alone.input(Input::Goodbye(leaver));
-    assert!(replies(&outputs).is_empty(), "nothing is known yet: {outputs:?}");
-    let outputs = alone.pass(Span::secs(4));
-    assert!(matches!(replies(&outputs)[..], [UserReply::Kv(Outcome::Created(_))]), "{outputs:?}");
-    assert!(!outputs.iter().any(asked), "whoever left is asked no more: {outputs:?}");
+fn asked(outputs: &[Output], whom: Contact) -> Vec<Operation> {
+    let operation = |output: &Output| match output {
+        Output::Send { to, message: Message::Call { call: Call::Operate { operation, .. }, .. } } if *to == whom => {
+            Some(operation.clone())
+        }
+        _ => None,
+    };
+    outputs.iter().filter_map(operation).collect()
 }
 
 #[test]
-fn a_write_that_was_under_way_when_the_connection_broke_is_reported_unknown_and_not_repeated() {
-    let mut alone = Alone::new();
-    let holder = Contact::new(Capacity::MAX, addr(2), Incarnation(2));
-    let all = SlotRun { first: Slot(0), count: 1_024 };
-    let notice = HoldingMessage::Notice { views: vec![(all, View::of_one(5, holder))], answer: false };
-    alone.input(Input::Message { from: holder, message: Message::Holding(notice) });
-    alone.input(Input::User { token: 9, request: create("key") });
-    let outputs = alone.input(Input::Unreachable { addr: holder.addr, refused: false, undelivered: Vec::new() });
-    assert!(matches!(replies(&outputs)[..], [UserReply::Failed(_)]), "{outputs:?}");
-    assert!(replies(&alone.pass(Span::secs(4))).is_empty());
+fn a_write_that_a_leaver_did_not_answer_before_its_goodbye_is_asked_of_another_as_if_for_the_first_time() {
+    let [leaver, other] = [2, 3].map(|n| Contact::new(Capacity::MAX, addr(n), Incarnation(n.into())));
+    let mut alone = beside(leaver, other);
+    let first = asked(&alone.input(Input::User { token: 9, request: create("key") }), leaver);
+    assert!(matches!(&first[..], [operation] if !operation.again), "{first:?}");
+
+    let outputs = alone.input(Input::Goodbye(leaver));
+    assert!(replies(&outputs).is_empty(), "nothing is known yet: {outputs:?}");
+    let outputs = alone.pass(Span::millis(100));
+    assert_eq!(asked(&outputs, other), first, "what it has not answered it has not done");
+    assert!(asked(&outputs, leaver).is_empty(), "whoever left is asked no more: {outputs:?}");
+}
+
+#[test]
+fn a_write_that_was_under_way_when_the_connection_broke_is_asked_of_another_under_the_same_name() {
+    let [first, other] = [2, 3].map(|n| Contact::new(Capacity::MAX, addr(n), Incarnation(n.into())));
+    let mut alone = beside(first, other);
+    let before = asked(&alone.input(Input::User { token: 9, request: create("key") }), first);
+    let mut outputs = alone.input(Input::Unreachable { addr: first.addr, refused: false, undelivered: Vec::new() });
+    outputs.extend(alone.pass(Span::millis(100)));
+    let after = asked(&outputs, other);
+    assert!(matches!((&before[..], &after[..]), ([a], [b, ..]) if a.id == b.id && b.again), "{before:?} {after:?}");
+
+    // Nobody answers any more: it may have happened, and the user is told so.
+    let outputs = alone.pass(Span::secs(6));
+    let told = replies(&outputs);
+    assert!(matches!(told[..], [UserReply::Failed(Failure::Timeout { maybe_applied: true })]), "{told:?}");
 }

@@ -10,8 +10,9 @@ use std::process::{Command, Stdio};
 
 use chordkv::base::{Capacity, Contact, Incarnation};
 use chordkv::data::Outcome;
-use chordkv::node::{KvReply, Message, Reply, RingParams, Wishes};
+use chordkv::node::{Message, Reply, RingParams, Wishes};
 use chordkv::overlay::{Found, NextHop, RingMessage};
+use chordkv::replication::copies::Ran;
 use chordkv::wire::{FrameDecoder, Packet, decode, encode};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -127,7 +128,7 @@ fn answer(me: Contact, packet: Packet) -> Packet {
             Message::Ring(RingMessage::NextHop { request, next: NextHop::Owner(me) })
         }
         Packet::Message(Message::Call { request, .. }) => {
-            let reply = Reply::Kv(KvReply::Done(Outcome::Found(records::record(0))));
+            let reply = Reply::Ran(Ran::Done(Outcome::Found(records::record(0))));
             Message::Reply { request, reply }
         }
         packet => panic!("nobody should say {packet:?} to an echo"),

@@ -28,13 +28,23 @@ fn show(report: &RingReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)?;
     writeln!(
         out,
-        "ring {}: {} slots, 1 copy of each key, ids of {} bits, values of at most {}",
+        "ring {}: {} slots, {} of each key, ids of {} bits, values of at most {}",
         short_id(&report.ring),
         report.slots,
+        copies(report),
         report.capacity,
         bytes(report.max_value as u64),
     )?;
     writeln!(out, "{}", verdict(report))
+}
+
+/// How many copies there are, or are to be; fewer than the ring was created for where there are fewer nodes.
+fn copies(report: &RingReport) -> String {
+    match (report.replicas.min(report.nodes.len()), report.replicas) {
+        (1, 1) => "1 copy".to_owned(),
+        (now, wanted) if now < wanted => format!("{now} of {wanted} copies"),
+        (now, _) => format!("{now} copies"),
+    }
 }
 
 fn row(node: &RingNode) -> [String; COLUMNS.len()] {
@@ -69,7 +79,12 @@ fn verdict(report: &RingReport) -> String {
         }
     }
     if !report.settled {
-        wrong.push("slots are being handed over".to_owned());
+        let moving: u32 = nodes.iter().map(|node| node.slots_moving).sum();
+        wrong.push(if moving > 0 {
+            format!("{moving} slots are on the move")
+        } else {
+            "copies are missing".to_owned()
+        });
     }
     let head = match nodes.len() {
         1 => "ring of 1 node".to_owned(),
@@ -118,6 +133,7 @@ mod tests {
             successor: Some(addr(after)),
             share: 0.25,
             slots: 256,
+            slots_moving: 0,
             keys: 12,
             bytes: 1_536,
             uptime_seconds: 65,
@@ -149,7 +165,7 @@ NODE        ADDRESS         HTTP            BEFORE  AFTER  SHARE  SLOTS  KEYS   
 1000000000  127.0.0.1:4001  127.0.0.1:8001  :4002   :4002  25.0%    256    12  1.5 KiB   1m 5s  0.1.0
 2000000000  127.0.0.1:4002  127.0.0.1:8002  :4001   :4001  25.0%    256    12  1.5 KiB   1m 5s  0.1.0
 
-ring abcdef0123: 1024 slots, 1 copy of each key, ids of 160 bits, values of at most 1.0 MiB
+ring abcdef0123: 1024 slots, 2 of 3 copies of each key, ids of 160 bits, values of at most 1.0 MiB
 ring of 2 nodes, whole
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
@@ -163,7 +179,7 @@ ring of 2 nodes, whole
         assert_eq!(
             verdict(&broken),
             "ring of 3 nodes, NOT whole: 127.0.0.1:4009 does not answer; 127.0.0.1:4003 does not come after \
-             127.0.0.1:4002; slots are being handed over"
+             127.0.0.1:4002; copies are missing"
         );
         assert_eq!(verdict(&report(vec![node(1, 1, 1)], true)), "ring of 1 node, whole");
         let many = report((1..9).map(|n| node(n, 0, 0)).collect(), false);

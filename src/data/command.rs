@@ -66,9 +66,12 @@ impl Condition {
 }
 
 impl Command {
-    /// Whether it puts something whatever is there.
-    pub fn is_unconditional_put(&self) -> bool {
-        matches!(self, Self::Put(put) if put.condition == Condition::default())
+    /// Whether it puts or removes something whatever is there.
+    pub fn is_unconditional_write(&self) -> bool {
+        match self {
+            Self::Get => false,
+            Self::Put(Put { condition, .. }) | Self::Delete(condition) => *condition == Condition::default(),
+        }
     }
 
     /// Whether it can change anything. One that cannot may be sent again at will.

@@ -7,9 +7,9 @@ use super::command::Outcome;
 use super::key::{Key, KeySpace, Place, Slot};
 use super::record::{Record, Version};
 use super::register::{Accepted, OpId, Recent, Register, State};
-use super::store::{HoldRow, Store, Trouble, Usage};
+use super::store::{Store, Trouble, Usage};
 use super::user::ListQuery;
-use crate::base::{Capacity, Contact, Id, Incarnation, Rng, Wall};
+use crate::base::{Capacity, Id, Incarnation, Rng, Wall};
 
 const NOW: Wall = Wall(50);
 
@@ -34,7 +34,7 @@ pub fn conform<S: Store>(seed: u64, mut make: impl FnMut(KeySpace) -> S) {
     same_records(&store, &model, space).expect("a store without faults");
     same_scans(&store, &model, space).expect("a store without faults");
     same_pages(&store, &model, space, &mut rng).expect("a store without faults");
-    same_holds(&mut store, space).expect("a store without faults");
+    same_rows(&mut store).expect("a store without faults");
 }
 
 fn place(space: KeySpace, key: &[u8]) -> Place {
@@ -171,17 +171,8 @@ fn same_pages<S: Store>(store: &S, model: &Model, space: KeySpace, rng: &mut Rng
     Ok(())
 }
 
-fn same_holds<S: Store>(store: &mut S, space: KeySpace) -> Result<(), Trouble> {
-    assert_eq!(store.holds()?, []);
-    let peer = Contact::new(space.capacity(), ([10, 0, 0, 1], 4_000).into(), Incarnation(7 << 100));
-    let plain = HoldRow { epoch: 3, taken: None, frozen_for: None };
-    let frozen = HoldRow { epoch: u64::MAX - 1, taken: Some((peer.incarnation, 2)), frozen_for: Some(peer) };
-    store.set_hold(Slot(2), Some(plain))?;
-    store.set_hold(Slot(0), Some(plain))?;
-    store.set_hold(Slot(3), Some(frozen))?;
-    store.set_hold(Slot(0), Some(frozen))?;
-    store.set_hold(Slot(3), None)?;
-    assert_eq!(store.holds()?, [(Slot(0), frozen), (Slot(2), plain)]);
+fn same_rows<S: Store>(store: &mut S) -> Result<(), Trouble> {
+    assert_eq!(store.kept()?, []);
     for (slot, row) in [(2, Some("two")), (0, Some("none")), (3, Some("three")), (3, Some("3")), (0, None)] {
         store.keep(Slot(slot), row.map(str::to_owned))?;
     }

@@ -1,7 +1,7 @@
 //! The store: an ordered map from [`Place`] to [`Register`], behind a narrow trait so that the engine is replaceable.
 //!
-//! It keeps what was decided elsewhere and answers scans, and it keeps which slots this node holds, without knowing
-//! what that means. It knows no peers and no clocks.
+//! It keeps what was decided elsewhere and answers scans, and it keeps a line of text for each slot, without knowing what
+//! that means. It knows no peers and no clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use super::key::{Key, KeySpace, Place, Slot};
 use super::record::Record;
 use super::register::Register;
 use super::user::{Item, ListQuery, Page};
-use crate::base::{Contact, Id, Incarnation, Wall};
+use crate::base::{Id, Wall};
 
 /// Where a scan of a slot goes on: after this id and key.
 pub type Cursor = (Id, Key);
@@ -55,17 +55,6 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// How this node holds a slot; what must be known again after a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HoldRow {
-    /// In which epoch.
-    pub epoch: u64,
-    /// The handover that brought it: from whom, and in which epoch that one held it.
-    pub taken: Option<(Incarnation, u64)>,
-    /// Frozen, as it may have a new holder already: this one.
-    pub frozen_for: Option<Contact>,
-}
-
 /// An ordered map from place to register.
 pub trait Store {
     /// How keys fall into slots.
@@ -100,10 +89,6 @@ pub trait Store {
     fn next_expiry(&self) -> Result<Option<Wall>, Trouble>;
     /// Some records, at most `limit`, that have expired at `now`.
     fn expired(&self, now: Wall, limit: usize) -> Result<Vec<Place>, Trouble>;
-    /// The slots that are held, in order.
-    fn holds(&self) -> Result<Vec<(Slot, HoldRow)>, Trouble>;
-    /// Writes down how a slot is held; `None`: it is not.
-    fn set_hold(&mut self, slot: Slot, row: Option<HoldRow>) -> Result<(), Trouble>;
     /// What was kept of slots, in order.
     fn kept(&self) -> Result<Vec<(Slot, String)>, Trouble>;
     /// Keeps this of a slot, whatever it means; `None`: nothing.
@@ -119,7 +104,6 @@ pub struct MemoryStore {
     by_key: BTreeSet<Key>,
     by_expiry: BTreeSet<(Wall, Place)>,
     usage: Usage,
-    holds: BTreeMap<Slot, HoldRow>,
     kept: BTreeMap<Slot, String>,
     bytes_max: Option<u64>,
     refused: bool,
@@ -134,7 +118,6 @@ impl MemoryStore {
             by_key: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
             usage: Usage::default(),
-            holds: BTreeMap::new(),
             kept: BTreeMap::new(),
             bytes_max: None,
             refused: false,
@@ -290,18 +273,6 @@ impl Store for MemoryStore {
     fn expired(&self, now: Wall, limit: usize) -> Result<Vec<Place>, Trouble> {
         let due = self.by_expiry.iter().take_while(|(at, _)| *at <= now);
         Ok(due.take(limit).map(|(_, place)| place.clone()).collect())
-    }
-
-    fn holds(&self) -> Result<Vec<(Slot, HoldRow)>, Trouble> {
-        Ok(self.holds.iter().map(|(slot, row)| (*slot, *row)).collect())
-    }
-
-    fn set_hold(&mut self, slot: Slot, row: Option<HoldRow>) -> Result<(), Trouble> {
-        match row {
-            Some(row) => self.holds.insert(slot, row),
-            None => self.holds.remove(&slot),
-        };
-        Ok(())
     }
 
     fn kept(&self) -> Result<Vec<(Slot, String)>, Trouble> {

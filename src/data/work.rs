@@ -5,33 +5,17 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::command::{Change, Command, Condition, Outcome, apply};
 use super::key::{Key, Place, Slot, SlotSet};
-use super::record::{Record, Version};
 use super::register::{Accepted, Ballot, Register};
-use super::store::{Cursor, HoldRow, Store, Trouble, Usage};
+use super::store::{Cursor, Store, Trouble, Usage};
 use super::user::{ListQuery, Page};
 use super::vote::{Answer, Ask, Vote};
 use crate::base::Wall;
 use crate::base::limits::CHUNK_BYTES;
 
-/// A key with its record, or with `None`: removed since it was sent.
-pub type Entry = (Key, Option<Record>);
-
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Runs a user's command on one key. Answered by [`Done::Ran`].
-    Run {
-        /// Where.
-        place: Place,
-        /// What.
-        command: Command,
-        /// The version that the key has afterwards, if the command puts something.
-        version: Version,
-        /// What counts as expired.
-        now: Wall,
-    },
     /// One page of the keys of some slots. Answered by [`Done::Listed`].
     List {
         /// Which keys.
@@ -40,17 +24,6 @@ pub enum Work {
         slots: SlotSet,
         /// What counts as expired.
         now: Wall,
-    },
-    /// A part of a slot that is on its way to another holder. Answered by [`Done::Read`].
-    Read(Part),
-    /// Stores what another holder sent. Answered by [`Done::Changed`].
-    Absorb {
-        /// Of which slot; what belongs to another is left out.
-        slot: Slot,
-        /// Keys and records.
-        entries: Vec<Entry>,
-        /// There are records of this node's own: the higher version stays, and removals are not believed.
-        merge: bool,
     },
     /// Asks one register, as a member of a view. Answered by [`Done::Voted`].
     Vote(Box<Vote>),
@@ -76,10 +49,10 @@ pub enum Work {
         /// Keys and what was accepted there.
         entries: Vec<(Key, Accepted)>,
     },
+    /// Forgets what is at a place, as nobody can read it. Answered by [`Done::Changed`].
+    Forget(Place),
     /// Forgets all records of some slots. Answered by [`Done::Changed`].
     Clear(Vec<Slot>),
-    /// Writes down which slots this node holds from now on, and how; `None`: it does not. Answered by [`Done::Changed`].
-    Hold(Vec<(Slot, Option<HoldRow>)>),
     /// Keeps these of slots, whatever they mean; `None`: nothing. Answered by [`Done::Changed`].
     Keep(Vec<(Slot, Option<String>)>),
     /// Records that have expired, at most so many. Answered by [`Done::Expired`].
@@ -89,28 +62,6 @@ pub enum Work {
         /// How many.
         limit: usize,
     },
-    /// Removes records that have expired, at most so many. Answered by [`Done::Collected`].
-    CollectExpired {
-        /// What counts as expired.
-        now: Wall,
-        /// How many.
-        limit: usize,
-    },
-}
-
-/// Which part of a slot is read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part {
-    /// The slot.
-    pub slot: Slot,
-    /// Scan it, after this cursor or from the start; `None`: only the keys below.
-    pub scan: Option<Option<Cursor>>,
-    /// Keys that are read in any case.
-    pub again: Vec<Cursor>,
-    /// Keys that are read after these and after the end of the scan, while there is room.
-    pub changed: Vec<Cursor>,
-    /// How many user bytes are enough.
-    pub budget_bytes: usize,
 }
 
 /// Sums up which ballot each key of a slot was accepted in.
@@ -135,19 +86,8 @@ impl Digest {
 /// How an operation went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// A command was run.
-    Ran(Outcome),
     /// A page.
     Listed(Page),
-    /// A part of a slot.
-    Read {
-        /// Keys and records.
-        entries: Vec<Entry>,
-        /// Where the scan goes on; `None` at its end.
-        next: Option<Cursor>,
-        /// How many of [`Part::changed`] were read.
-        changed: usize,
-    },
     /// A register has answered.
     Voted(Answer),
     /// A part of a slot.
@@ -163,8 +103,6 @@ pub enum Done {
     Changed,
     /// These have expired.
     Expired(Vec<Place>),
-    /// So many records had expired.
-    Collected(usize),
     /// Nothing was done.
     Failed(Trouble),
 }
@@ -188,7 +126,7 @@ impl Work {
     pub fn is_read(&self) -> bool {
         match self {
             Self::Vote(vote) => vote.ask == Ask::Peek,
-            other => matches!(other, Self::Run { command: Command::Get, .. } | Self::List { .. }),
+            other => matches!(other, Self::List { .. }),
         }
     }
 }
@@ -210,13 +148,7 @@ pub fn gauge(store: &impl Store) -> Gauge {
 
 fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
     Ok(match work {
-        Work::Run { place, command, version, now } => run(place, &command, version, now, store)?,
         Work::List { query, slots, now } => Done::Listed(store.list(&query, now, &|slot| slots.contains(slot))?),
-        Work::Read(part) => read(part, store)?,
-        Work::Absorb { slot, entries, merge } => {
-            absorb(slot, entries, merge, store)?;
-            Done::Changed
-        }
         Work::Vote(vote) => Done::Voted(vote.carry_out(store)?),
         Work::Digest(slot) => Done::Summed(digest(slot, store)?),
         Work::Scan { slot, unless: Some(unless), .. } if digest(slot, store)? == unless => {
@@ -231,15 +163,13 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             copy(slot, entries, store)?;
             Done::Changed
         }
+        Work::Forget(place) => {
+            store.remove(&place)?;
+            Done::Changed
+        }
         Work::Clear(slots) => {
             for slot in slots {
                 store.clear(slot)?;
-            }
-            Done::Changed
-        }
-        Work::Hold(rows) => {
-            for (slot, row) in rows {
-                store.set_hold(slot, row)?;
             }
             Done::Changed
         }
@@ -250,71 +180,7 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             Done::Changed
         }
         Work::FindExpired { now, limit } => Done::Expired(store.expired(now, limit)?),
-        Work::CollectExpired { now, limit } => {
-            let due = store.expired(now, limit)?;
-            for place in &due {
-                store.remove(place)?;
-            }
-            Done::Collected(due.len())
-        }
     })
-}
-
-fn run(place: Place, command: &Command, version: Version, now: Wall, store: &mut impl Store) -> Result<Done, Trouble> {
-    let mut is_over_damage = false;
-    let current = match store.get(&place) {
-        // Nobody can say any more what it was: good riddance.
-        Err(Trouble::Damaged(_)) if *command == Command::Delete(Condition::default()) => {
-            store.remove(&place)?;
-            return Ok(Done::Ran(Outcome::Deleted));
-        }
-        Err(Trouble::Damaged(_)) if command.is_unconditional_put() => {
-            is_over_damage = true;
-            None
-        }
-        current => current?,
-    };
-    let applied = apply(current.as_ref(), command, version, now);
-    match applied.change {
-        Change::None => {}
-        Change::Put(record) => store.put(place, record)?,
-        Change::Remove => store.remove(&place)?,
-    }
-    Ok(match applied.outcome {
-        // Something was there, whatever it was.
-        Outcome::Created(version) if is_over_damage => Done::Ran(Outcome::Replaced(version)),
-        outcome => Done::Ran(outcome),
-    })
-}
-
-fn read(part: Part, store: &impl Store) -> Result<Done, Trouble> {
-    let Part { slot, scan, again, changed, budget_bytes } = part;
-    let size = |key: &Key, record: Option<&Record>| key.as_bytes().len() + record.map_or(0, Record::user_bytes);
-    let (mut entries, mut next, mut bytes) = (Vec::new(), None, 0);
-    if let Some(after) = scan {
-        let chunk = store.scan(slot, after.as_ref(), budget_bytes)?;
-        bytes = chunk.entries.iter().map(|(key, register)| size(key, register.record())).sum();
-        entries.extend(chunk.entries.into_iter().map(|(key, register)| (key, register.into_record())));
-        next = chunk.next;
-    }
-    let get = |(id, key): Cursor| -> Result<Entry, Trouble> {
-        let record = store.get(&Place { slot, id, key: key.clone() })?;
-        Ok((key, record))
-    };
-    for cursor in again {
-        entries.push(get(cursor)?);
-    }
-    let mut taken = 0;
-    for cursor in changed {
-        if next.is_some() || bytes >= budget_bytes {
-            break;
-        }
-        let entry = get(cursor)?;
-        bytes += size(&entry.0, entry.1.as_ref());
-        entries.push(entry);
-        taken += 1;
-    }
-    Ok(Done::Read { entries, next, changed: taken })
 }
 
 /// Two slots with one digest are taken to have accepted the same.
@@ -341,27 +207,6 @@ fn copy(slot: Slot, entries: Vec<(Key, Accepted)>, store: &mut impl Store) -> Re
         let mut register = store.register(&place)?.unwrap_or_default();
         if register.copy(&theirs) {
             store.set(place, register)?;
-        }
-    }
-    Ok(())
-}
-
-fn absorb(slot: Slot, entries: Vec<Entry>, merge: bool, store: &mut impl Store) -> Result<(), Trouble> {
-    let space = store.space();
-    for (key, record) in entries {
-        let place = space.place(key);
-        if place.slot != slot {
-            continue;
-        }
-        match record {
-            Some(record) => {
-                let newer = merge && store.get(&place)?.is_some_and(|present| present.version > record.version);
-                if !newer {
-                    store.put(place, record)?;
-                }
-            }
-            None if merge => {}
-            None => store.remove(&place)?,
         }
     }
     Ok(())

@@ -155,6 +155,11 @@ impl Connection {
         self.outbox.push(lane, packet)
     }
 
+    /// Whether it is the first time that its queue is full since it was empty.
+    pub fn is_news_that_it_is_full(&mut self) -> bool {
+        self.outbox.is_news_that_it_is_full()
+    }
+
     /// Reads for one turn. `Ok(false)`: there may be more, another turn is wanted. `ending`: the system has said that the
     /// peer sends no more, and will not say it again.
     pub fn fill(&mut self, now: Time, buffer: &mut [u8], ending: bool) -> io::Result<bool> {

@@ -312,10 +312,7 @@ fn log(event: &Event) {
         Event::Reformed => warn!("no known member is in a ring; this node carries it on alone"),
         Event::Gone(contact) => warn!(peer = %contact.addr, "a member is gone"),
         Event::Departed(contact) => info!(peer = %contact.addr, "a member has left"),
-        Event::Slots { took, gave, claimed: 0 } => info!(took, gave, "slots changed hands"),
-        Event::Slots { took, gave, claimed } => {
-            warn!(took, gave, lost = claimed, "slots changed hands; those of dead members begin empty");
-        }
+        Event::Slots { took, gave } => info!(took, gave, "slots changed hands"),
         Event::Leaving => info!("leaving the ring"),
     }
 }

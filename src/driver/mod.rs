@@ -69,7 +69,6 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
         }
         config.incarnation = loaded.incarnation;
         config.memory = Some(loaded.memory);
-        config.holds = loaded.holds;
         config.views = loaded.views;
         config.gauge = loaded.gauge;
     }

@@ -17,6 +17,8 @@ pub(super) struct Outbox {
     request: SmallLane,
     bulk: VecDeque<Vec<u8>>,
     bulk_bytes: usize,
+    // A lane is full, and that was said.
+    is_said_full: bool,
 }
 
 /// Messages that share one buffer.
@@ -34,8 +36,14 @@ pub(super) struct Full;
 const KEEP_BYTES: usize = 64 << 10;
 
 impl Outbox {
+    /// Whether it is the first time that a lane is full since all were empty.
+    pub fn is_news_that_it_is_full(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_said_full, true)
+    }
+
     /// Queues one packet.
     pub fn push(&mut self, lane: Lane, packet: &Packet) -> Result<(), Full> {
+        self.is_said_full &= !self.is_empty();
         let lane = match lane {
             Lane::Maintenance => &mut self.maintenance,
             Lane::Request => &mut self.request,

@@ -183,7 +183,9 @@ impl Peers {
             return;
         }
         let peer = connection.peer();
-        warn!(peer = ?peer.map(|peer| peer.addr), ?lane, "the peer is too slow: its queue is full");
+        if connection.is_news_that_it_is_full() {
+            warn!(peer = ?peer.map(|peer| peer.addr), ?lane, "the peer is too slow: its queue is full");
+        }
         if let (Packet::Message(message), Some(to)) = (packet, peer) {
             self.inputs.push_back(Input::Overflow { to, message });
         }

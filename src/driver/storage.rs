@@ -66,9 +66,8 @@ impl Storage {
     pub fn ask(&mut self, job: u64, work: Work) {
         match self {
             Self::Memory { store: Some(store), done: all, .. } => {
-                // What is gone with the process needs no note of how it was held.
-                let done =
-                    if let Work::Hold(_) | Work::Keep(_) = work { Done::Changed } else { carry_out(work, store) };
+                // What is gone with the process needs no note of its views.
+                let done = if let Work::Keep(_) = work { Done::Changed } else { carry_out(work, store) };
                 all.push_back(Input::Stored { job, done, gauge: Some(gauge(store)) });
             }
             Self::Memory { store: None, .. } => {}

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::inside::{Inside, with_neighbourhood};
+use super::copies::OWNER_TICKET;
+use super::inside::Inside;
 use super::io::{Event, Input, NodeConfig, Output, Stop};
 use super::job::{Asker, Jobs};
-use super::kv::KvTask;
 use super::list::ListTask;
 use super::message::{Call, Message, NodeInfo, Reply};
 use super::operate::OperateTask;
@@ -23,9 +23,7 @@ use super::walk::WalkTask;
 use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Timers};
 use crate::data::{Check, Failure, Usage, UserReply, UserRequest};
 use crate::overlay::{Answer, Effect, JoinFailed, LookupFailed, Overlay, OverlayConfig, RingMessage, Standing};
-use crate::replication::copies::{Copies, MAINTAIN_INTERVAL as COPIES_INTERVAL};
-use crate::replication::holdings::MAINTAIN_INTERVAL;
-use crate::replication::{Holdings, HoldingsEffect, Settled};
+use crate::replication::copies::{Copies, MAINTAIN_INTERVAL, Settled};
 
 /// A node. See the module for the order of calls.
 #[derive(Debug)]
@@ -42,6 +40,8 @@ pub struct ChordNode {
     // Both clocks at the latest input.
     clocks: Now,
     leaving: bool,
+    // It leaves although it still holds something: why, with so many keys.
+    gave_up: Option<fn(u64) -> Stop>,
     // Nobody else was in the ring when this node left it.
     last_one: bool,
     // Who said goodbye last.
@@ -76,7 +76,6 @@ pub(super) enum NodeTimer {
 pub(super) struct Moved {
     pub took: usize,
     pub gave: usize,
-    pub claimed: usize,
 }
 
 impl ChordNode {
@@ -96,6 +95,7 @@ impl ChordNode {
             started: Time::default(),
             clocks: Now::default(),
             leaving: false,
+            gave_up: None,
             last_one: false,
             departed: None,
             moved: Moved::default(),
@@ -123,27 +123,27 @@ impl ChordNode {
 
     /// How many slots this node has a copy of.
     pub fn slots_held(&self) -> usize {
-        self.inside.as_ref().map_or(0, Inside::slots_held)
+        self.copies().map_or(0, Copies::held)
     }
 
     /// How far the slots are from where they belong, once there are any.
     pub fn settled(&self) -> Option<Settled> {
-        self.inside.as_ref().map(Inside::settled)
+        self.copies().map(Copies::settled)
     }
 
     /// Whether nothing is left to do until the ring changes.
     pub fn is_at_rest(&self) -> bool {
-        self.inside.as_ref().is_some_and(Inside::is_at_rest)
+        self.copies().is_some_and(Copies::is_at_rest)
     }
 
     /// Whether it has given everything away.
     pub fn is_drained(&self) -> bool {
-        self.inside.as_ref().is_none_or(Inside::is_drained)
+        self.copies().is_none_or(Copies::is_drained)
     }
 
-    /// The copies, where there are several.
+    /// Its copies, once there are any.
     pub fn copies(&self) -> Option<&Copies> {
-        self.inside.as_ref()?.copies.as_ref()
+        self.inside.as_ref().map(|inside| &inside.copies)
     }
 
     /// How much the store holds, as far as this node has heard.
@@ -195,9 +195,7 @@ impl ChordNode {
         self.look_at_clocks(now);
         if let Some(inside) = &mut self.inside {
             inside.overlay.handle_timeout(now.mono);
-            if let Some(copies) = &mut inside.copies {
-                copies.handle_timeout(now.mono);
-            }
+            inside.copies.handle_timeout(now.mono);
         }
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {
@@ -206,10 +204,7 @@ impl ChordNode {
                 NodeTimer::Expire => self.collect_expired(now),
                 NodeTimer::Remember => self.remember(),
                 NodeTimer::Seeds => self.look_for_seeds(now),
-                NodeTimer::Drain => {
-                    let keys = self.usage().keys;
-                    self.outputs.push_back(Output::Stop(Stop::DrainTimeout { keys }));
-                }
+                NodeTimer::Drain => self.give_up(now, |keys| Stop::DrainTimeout { keys }),
                 NodeTimer::Task(id) => self.task_due(now, id),
             }
         }
@@ -242,13 +237,11 @@ impl ChordNode {
                     self.on_offer_while_seeking(now, member);
                 }
             }
-            Message::Holding(message) => {
+            Message::Copies(message) => {
                 if inside.overlay.handle_alive(now.mono, from) {
-                    let Inside { overlay, holdings, .. } = inside;
-                    with_neighbourhood(overlay, |around| holdings.handle_message(now.mono, from, message, around));
+                    inside.copies.handle_message(now.mono, from, *message);
                 }
             }
-            Message::Copies(message) => self.on_copy_message(now, from, *message),
             Message::Call { request, call } => {
                 if inside.overlay.handle_alive(now.mono, from) {
                     self.serve_call(now, from, request, call);
@@ -267,19 +260,15 @@ impl ChordNode {
         let Some(inside) = &self.inside else { return };
         let asker = Asker::Peer { to, request };
         let reply = match call {
-            Call::Kv { key, command } => {
-                let place = inside.params.space.place(key);
-                self.run_here(now, asker, &place, &command).map(Reply::Kv)
-            }
             Call::Operate { key, operation } => {
                 let place = inside.params.space.place(key);
                 self.operate_here(now, asker, &place, operation).map(Reply::Ran)
             }
             Call::List(query) => {
-                self.list_here(now, asker, &query);
+                self.list_here(now, asker, &query, false);
                 None
             }
-            Call::Holder(slot) => Some(Reply::Holder(inside.view(slot).cloned())),
+            Call::Holder(slot) => Some(Reply::Holder(inside.copies.view(slot).cloned())),
             Call::Info => self.info(now).map(|info| Reply::Info(Box::new(info))),
         };
         if let Some(reply) = reply {
@@ -338,11 +327,8 @@ impl ChordNode {
         };
         let params = inside.params;
         match request {
-            UserRequest::Kv { key, command } if inside.copies.is_some() => {
-                OperateTask::new(params.space.place(key), command, params.value_bytes_max).map(Kind::Operate)
-            }
             UserRequest::Kv { key, command } => {
-                KvTask::new(params.space.place(key), command, params.value_bytes_max).map(Kind::Kv)
+                OperateTask::new(params.space.place(key), command, params.value_bytes_max).map(Kind::Operate)
             }
             UserRequest::List(query) => Ok(Kind::List(ListTask::new(query, false))),
             UserRequest::ListHere(query) => Ok(Kind::List(ListTask::new(query, true))),
@@ -360,8 +346,8 @@ impl ChordNode {
             Some(Standing::Orphan) => Some("every neighbour is lost; joining again".to_owned()),
             _ => Some(format!("not joined yet; trying {}", self.config.seeds.join(", "))),
         };
-        let to_take = self.inside.as_ref().map_or(0, |inside| inside.settled().to_take);
-        let slots = (to_take > 0).then(|| format!("{to_take} slots are still on their way to this node"));
+        let to_move = self.settled().map_or(0, |settled| settled.to_move);
+        let slots = (to_move > 0).then(|| format!("{to_move} slots of this node do not have their copies yet"));
         let busy = self.tasks_running() >= crate::base::limits::REQUESTS_MAX;
         let load = busy.then(|| "too many requests are in progress".to_owned());
         let full = self.jobs.gauge.is_full;
@@ -375,13 +361,15 @@ impl ChordNode {
     pub(super) fn info(&self, now: Now) -> Option<NodeInfo> {
         let inside = self.inside.as_ref()?;
         let usage = self.usage();
+        let settled = inside.copies.settled();
         Some(NodeInfo {
             contact: inside.overlay.me(),
             http: self.config.http,
             standing: inside.overlay.standing(),
             predecessor: inside.overlay.predecessor(),
             successors: inside.overlay.successors().to_vec(),
-            slots: u32::try_from(inside.slots_held()).unwrap_or(u32::MAX),
+            slots: u32::try_from(inside.copies.held()).unwrap_or(u32::MAX),
+            slots_moving: u32::try_from(settled.changing + settled.to_move).unwrap_or(u32::MAX),
             keys: usage.keys,
             bytes: usage.bytes,
             uptime_ms: now.mono.since(self.started).as_millis(),
@@ -398,11 +386,9 @@ impl ChordNode {
         let config =
             OverlayConfig { capacity: space.capacity(), successors: params.successors, ..self.config.overlay.clone() };
         let overlay = Overlay::new(me, config, Rng::new(self.rng.next_u64()));
-        let holdings = Holdings::new(me, space);
-        let rng = Rng::new(self.rng.next_u64());
-        let copies = self.config.copies.then(|| Copies::new(me, space, params.replicas, rng));
+        let copies = Copies::new(me, space, params.replicas, Rng::new(self.rng.next_u64()));
         self.outputs.push_back(Output::Ring(params));
-        self.inside.insert(Inside { params, overlay, holdings, copies })
+        self.inside.insert(Inside { params, overlay, copies })
     }
 
     fn leave(&mut self, now: Now) {
@@ -421,31 +407,35 @@ impl ChordNode {
         }
     }
 
+    /// Waits no longer for others to take what it holds. The ring is closed behind it all the same, as long as that does
+    /// not take as long again.
+    fn give_up(&mut self, now: Now, why: fn(u64) -> Stop) {
+        if self.gave_up.replace(why).is_some() {
+            self.outputs.push_back(Output::Stop(why(self.usage().keys)));
+        } else {
+            self.timers.set(NodeTimer::Drain, now.mono + DEPARTURE_MAX);
+        }
+    }
+
     // ----- slots -----
 
     pub(super) fn maintain(&mut self, now: Now) {
         let Some(inside) = &mut self.inside else { return };
         if inside.overlay.standing().is_member() {
-            if inside.copies.is_some() {
-                self.maintain_copies(now);
-            } else {
-                let Inside { overlay, holdings, .. } = inside;
-                with_neighbourhood(overlay, |around| holdings.maintain(now.mono, around));
-            }
+            inside.maintain(now);
             if !self.is_at_rest() || self.leaving {
-                let interval = if self.copies().is_some() { COPIES_INTERVAL } else { MAINTAIN_INTERVAL };
-                self.timers.set(NodeTimer::Maintain, now.mono + interval);
+                self.timers.set(NodeTimer::Maintain, now.mono + MAINTAIN_INTERVAL);
             }
         }
         self.tell_moved();
     }
 
     fn tell_moved(&mut self) {
-        let at_rest = self.inside.as_ref().is_none_or(Inside::is_at_rest);
-        let Moved { took, gave, claimed } = self.moved;
-        if took + gave + claimed > 0 && (at_rest || self.leaving) {
+        let at_rest = self.copies().is_none_or(Copies::is_at_rest);
+        let Moved { took, gave } = self.moved;
+        if took + gave > 0 && (at_rest || self.leaving) {
             self.moved = Moved::default();
-            self.outputs.push_back(Output::Event(Event::Slots { took, gave, claimed }));
+            self.outputs.push_back(Output::Event(Event::Slots { took, gave }));
         }
     }
 
@@ -456,9 +446,7 @@ impl ChordNode {
         while let Some(inside) = &mut self.inside {
             if let Some(effect) = inside.overlay.poll_effect() {
                 self.on_effect(now, effect);
-            } else if let Some(effect) = inside.holdings.poll_effect() {
-                self.on_holdings_effect(now, effect);
-            } else if let Some(effect) = inside.copies.as_mut().and_then(Copies::poll_effect) {
+            } else if let Some(effect) = inside.copies.poll_effect() {
                 self.on_copies_effect(now, effect);
             } else {
                 break;
@@ -475,13 +463,12 @@ impl ChordNode {
     fn depart_if_drained(&mut self, now: Now) {
         let Some(inside) = &mut self.inside else { return };
         if self.leaving && inside.overlay.standing() == Standing::Leaving {
-            if inside.is_stranded(now) {
-                let keys = self.jobs.gauge.usage.keys;
-                self.outputs.push_back(Output::Stop(Stop::Stranded { keys }));
-                return;
-            }
-            let drained = inside.is_drained() || inside.overlay.is_alone();
-            if drained && !inside.overlay.is_departing() {
+            let is_stranded = self.gave_up.is_none() && inside.copies.is_stranded(now.mono);
+            let may_go = inside.copies.is_drained() || inside.overlay.is_alone() || self.gave_up.is_some();
+            if is_stranded {
+                self.give_up(now, |keys| Stop::Stranded { keys });
+                self.settle(now);
+            } else if may_go && !inside.overlay.is_departing() {
                 self.last_one = inside.overlay.is_alone();
                 inside.overlay.depart(now.mono);
                 self.settle(now);
@@ -525,11 +512,12 @@ impl ChordNode {
 
     /// The overlay is out of the ring. Unless this node was the last one, its slots should have gone before it.
     fn on_left(&mut self) {
-        let keys = match &self.inside {
-            Some(inside) if !self.last_one && inside.slots_held() > 0 => self.usage().keys,
-            _ => 0,
+        let keys = if self.last_one || self.slots_held() == 0 { 0 } else { self.usage().keys };
+        let stop = match self.gave_up.filter(|_| !self.last_one) {
+            Some(why) => why(keys),
+            None if keys > 0 => Stop::Stranded { keys },
+            None => Stop::Left,
         };
-        let stop = if keys > 0 { Stop::Stranded { keys } } else { Stop::Left };
         self.outputs.push_back(Output::Stop(stop));
     }
 
@@ -540,38 +528,9 @@ impl ChordNode {
         }
         if ticket != OWNER_TICKET {
             self.wake(now, ticket, Wake::Found(result));
-            return;
+        } else if let (Ok(answer), Some(inside)) = (result, &mut self.inside) {
+            inside.copies.owner_found(now.mono, answer.owner);
         }
-        if let (Ok(answer), Some(Inside { overlay, holdings, .. })) = (result, &mut self.inside) {
-            with_neighbourhood(overlay, |around| holdings.owner_found(now.mono, answer.before, answer.owner, around));
-        }
-    }
-
-    fn on_holdings_effect(&mut self, now: Now, effect: HoldingsEffect) {
-        match effect {
-            HoldingsEffect::Send { to, message } => {
-                self.outputs.push_back(Output::Send { to, message: Message::Holding(message) });
-            }
-            HoldingsEffect::FindOwner(slot) => {
-                if let Some(inside) = &mut self.inside {
-                    inside.overlay.lookup(now.mono, OWNER_TICKET, inside.params.space.last_id(slot));
-                }
-            }
-            HoldingsEffect::Probe(holder) => {
-                if let Some(inside) = &mut self.inside {
-                    inside.overlay.probe(now.mono, holder);
-                }
-            }
-            HoldingsEffect::Store { ticket, work } => {
-                self.store_for_holdings(ticket, work);
-                return;
-            }
-            HoldingsEffect::Took(_) => self.moved.took += 1,
-            HoldingsEffect::Claimed(_) => self.moved.claimed += 1,
-            HoldingsEffect::Gave(_) => self.moved.gave += 1,
-        }
-        // The next round may find that all is at rest, and says so.
-        self.timers.set_no_later(NodeTimer::Maintain, now.mono + MAINTAIN_INTERVAL);
     }
 
     /// Panics if the node's parts break their rules; for tests and the simulator.
@@ -583,8 +542,8 @@ impl ChordNode {
     }
 }
 
-/// The ticket of lookups for the holdings; tasks count from 1.
-const OWNER_TICKET: u64 = 0;
+/// How long a node that has given up waits for its neighbours to let it go.
+const DEPARTURE_MAX: Span = Span::secs(5);
 /// Marks the tickets of tools.
 const TOOL_TICKETS: u64 = 1 << 63;
 /// The wall clock has been set, or the machine slept, if it goes on by so much more or less than the monotonic one.

@@ -1,44 +1,39 @@
 //! The copies inside the node: what they want done, and what the node asks of them.
 
 use super::chord_node::{ChordNode, NodeTimer};
-use super::inside::{Inside, with_neighbourhood};
+use super::inside::Inside;
 use super::io::Output;
 use super::job::Asker;
 use super::message::{Message, Reply};
 use super::task::Wake;
-use crate::base::{Contact, Now};
+use crate::base::Now;
 use crate::data::{Command, Place};
 use crate::replication::View;
-use crate::replication::copies::{CopiesEffect, CopyMessage, MAINTAIN_INTERVAL, Operation, Ran};
+use crate::replication::copies::{CopiesEffect, MAINTAIN_INTERVAL, Operation, Ran};
+
+/// The ticket of lookups for the copies; tasks count from 1.
+pub(super) const OWNER_TICKET: u64 = 0;
 
 impl ChordNode {
-    pub(super) fn on_copy_message(&mut self, now: Now, from: Contact, message: CopyMessage) {
-        let Some(inside) = &mut self.inside else { return };
-        if inside.overlay.handle_alive(now.mono, from)
-            && let Some(copies) = &mut inside.copies
-        {
-            copies.handle_message(now.mono, from, message);
-        }
-    }
-
-    pub(super) fn maintain_copies(&mut self, now: Now) {
-        let Some(Inside { overlay, copies: Some(copies), .. }) = &mut self.inside else { return };
-        with_neighbourhood(overlay, |around| copies.maintain(now.mono, around));
-    }
-
     pub(super) fn on_copies_effect(&mut self, now: Now, effect: CopiesEffect) {
         match effect {
             CopiesEffect::Send { to, message } => {
-                self.outputs.push_back(Output::Send { to, message: Message::Copies(Box::new(message)) });
+                self.outputs.push_back(Output::Send { to, message: Message::Copies(message) });
                 return;
             }
             CopiesEffect::Store { ticket, work } => {
-                self.store_for_holdings(ticket, work);
+                self.store_for_copies(ticket, work);
                 return;
             }
             CopiesEffect::Ran { asker, ran } => {
                 if let Some(asker) = self.operations.remove(&asker) {
                     self.tell_ran(now, asker, ran);
+                }
+                return;
+            }
+            CopiesEffect::FindOwner(slot) => {
+                if let Some(inside) = &mut self.inside {
+                    inside.overlay.lookup(now.mono, OWNER_TICKET, inside.owner_target(slot));
                 }
                 return;
             }
@@ -53,7 +48,7 @@ impl ChordNode {
     /// not.
     pub(super) fn operate_here(&mut self, now: Now, asker: Asker, place: &Place, operation: Operation) -> Option<Ran> {
         let again = operation.again;
-        let Some(Inside { overlay, copies: Some(copies), .. }) = &mut self.inside else {
+        let Some(Inside { overlay, copies, .. }) = &mut self.inside else {
             return Some(Ran::NotNow { elsewhere: None, again });
         };
         if !overlay.standing().is_member() {
@@ -85,7 +80,7 @@ impl ChordNode {
             let Some(inside) = &self.inside else { return false };
             let me = inside.overlay.me().incarnation;
             let is_first = |view: &View| view.primary().is_some_and(|first| first.incarnation == me);
-            if inside.view(place.slot).is_some_and(is_first) {
+            if inside.copies.view(place.slot).is_some_and(is_first) {
                 let id = self.next_op_id(now);
                 let operation = Operation { id, command: Command::Get, again: false };
                 is_any |= self.operate_here(now, Asker::Nobody, &place, operation).is_none();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::message::Message;
 use super::params::{RingParams, Wishes};
 use crate::base::{Contact, Id, Incarnation, Span};
-use crate::data::{Done, Gauge, HoldRow, Slot, UserReply, UserRequest, Work};
+use crate::data::{Done, Gauge, Slot, UserReply, UserRequest, Work};
 use crate::overlay::{Answer, LookupFailed, OverlayConfig, Routing};
 
 /// What a node is told at its start.
@@ -34,10 +34,6 @@ pub struct NodeConfig {
     pub memory: Option<Memory>,
     /// What its store is called in reports.
     pub store_kind: &'static str,
-    /// The slots that an earlier process of this node held, as its store knows them.
-    pub holds: Vec<(Slot, HoldRow)>,
-    /// Views are held by several members, and operations are voted on. Off, each slot has one holder.
-    pub copies: bool,
     /// The views that an earlier process of this node was in, as its store knows them.
     pub views: Vec<(Slot, String)>,
     /// How the store stands at the start.
@@ -61,8 +57,6 @@ impl NodeConfig {
             overlay: OverlayConfig::default(),
             memory: None,
             store_kind: "memory",
-            holds: Vec::new(),
-            copies: false,
             views: Vec::new(),
             gauge: Gauge::default(),
             version: Arc::from(env!("CARGO_PKG_VERSION")),
@@ -249,8 +243,6 @@ pub enum Event {
         took: usize,
         /// Handed over by this node.
         gave: usize,
-        /// Started empty, as their holder is gone: their keys are lost.
-        claimed: usize,
     },
     /// The node begins to leave.
     Leaving,

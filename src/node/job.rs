@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::chord_node::{ChordNode, NodeTimer};
 use super::io::Output;
-use super::message::{KvReply, Message, Reply};
+use super::message::{Message, Reply};
 use super::task::Wake;
 use crate::base::{Contact, Now, Span};
-use crate::data::{Command, Done, Gauge, ListQuery, Place, Slot, Work};
-use crate::replication::{Execution, SlotRun};
+use crate::data::{Done, Gauge, ListQuery, Work};
+use crate::replication::SlotRun;
 
 /// Jobs of the store that are not done.
 #[derive(Debug, Default)]
@@ -30,10 +30,8 @@ impl Jobs {
 /// A job in progress.
 #[derive(Debug)]
 enum Waiter {
-    /// The holdings wait.
-    Holdings { ticket: u64 },
-    /// A command on a key: for whom, and the slot with the epoch in which it was held when a read was asked for.
-    Command { asker: Asker, read_in: Option<(Slot, u64)> },
+    /// The copies wait.
+    Copies { ticket: u64 },
     /// A page, of slots that were held in these epochs.
     List { asker: Asker, served: Vec<(SlotRun, u64)> },
     /// Expired records are removed.
@@ -70,31 +68,14 @@ impl ChordNode {
         self.outputs.push_back(Output::Store { job: self.jobs.next, work });
     }
 
-    pub(super) fn store_for_holdings(&mut self, ticket: u64, work: Work) {
-        self.start_job(Waiter::Holdings { ticket }, work);
+    pub(super) fn store_for_copies(&mut self, ticket: u64, work: Work) {
+        self.start_job(Waiter::Copies { ticket }, work);
     }
 
-    /// Lets the store run a command if this node holds the slot; the asker hears of it. `Some`: it does not run, for
-    /// this reason.
-    pub(super) fn run_here(&mut self, now: Now, asker: Asker, place: &Place, command: &Command) -> Option<KvReply> {
-        match self.inside.as_mut()?.execute(now, place, command) {
-            Execution::Busy => Some(KvReply::Busy),
-            Execution::Elsewhere(view) => Some(KvReply::Elsewhere(view)),
-            Execution::Here(work) => {
-                let epoch = match &work {
-                    Work::Run { version, .. } if !command.is_write() => Some(version.epoch),
-                    _ => None,
-                };
-                self.start_job(Waiter::Command { asker, read_in: epoch.map(|epoch| (place.slot, epoch)) }, work);
-                None
-            }
-        }
-    }
-
-    /// Lists the keys of the slots that this node serves; the asker hears of it.
-    pub(super) fn list_here(&mut self, now: Now, asker: Asker, query: &ListQuery) {
+    /// Lists the keys of the slots that this node is to tell of, or of all that it serves; the asker hears of it.
+    pub(super) fn list_here(&mut self, now: Now, asker: Asker, query: &ListQuery, all: bool) {
         let Some(inside) = &self.inside else { return };
-        let served = inside.served();
+        let served = inside.served(all);
         let space = inside.params.space;
         let slots = served.iter().flat_map(|(run, _)| run.slots(space)).collect();
         self.start_job(Waiter::List { asker, served }, Work::List { query: query.clone(), slots, now: now.wall });
@@ -104,17 +85,10 @@ impl ChordNode {
     pub(super) fn on_stored(&mut self, now: Now, job: u64, done: Done, gauge: Option<Gauge>) {
         self.jobs.gauge = gauge.unwrap_or(self.jobs.gauge);
         match self.jobs.waiting.remove(&job) {
-            Some(Waiter::Holdings { ticket }) => {
+            Some(Waiter::Copies { ticket }) => {
                 if let Some(inside) = &mut self.inside {
-                    match &mut inside.copies {
-                        Some(copies) => copies.stored(now.mono, ticket, done),
-                        None => inside.holdings.stored(now.mono, ticket, done),
-                    }
+                    inside.copies.stored(now.mono, ticket, done);
                 }
-            }
-            Some(Waiter::Command { asker, read_in }) => {
-                let reply = self.after_command(read_in, done);
-                self.tell(now, asker, Wake::Ran(reply));
             }
             Some(Waiter::List { asker, served }) => {
                 let page = match done {
@@ -130,22 +104,10 @@ impl ChordNode {
                     let pause = if self.remove_expired(now, due) { Span::millis(10) } else { EXPIRY_PAUSE_IN_TROUBLE };
                     self.collect_expired_in(now, pause);
                 }
-                Done::Collected(EXPIRED_BATCH) => self.collect_expired_in(now, Span::millis(1)),
                 Done::Failed(_) => self.collect_expired_in(now, EXPIRY_PAUSE_IN_TROUBLE),
                 _ => self.jobs.collecting = false,
             },
             None => {}
-        }
-    }
-
-    fn after_command(&self, read_in: Option<(Slot, u64)>, done: Done) -> KvReply {
-        let serves = |(slot, epoch)| self.inside.as_ref().is_some_and(|i| i.serves_still(slot, epoch));
-        match done {
-            // The slot has gone elsewhere, and what was read may have gone before.
-            _ if !read_in.is_none_or(serves) => KvReply::Busy,
-            Done::Ran(outcome) => KvReply::Done(outcome),
-            Done::Failed(trouble) => KvReply::Failed(trouble),
-            _ => KvReply::Busy,
         }
     }
 
@@ -165,7 +127,6 @@ impl ChordNode {
     fn tell(&mut self, now: Now, asker: Asker, wake: Wake) {
         match (asker, wake) {
             (Asker::Task(id), wake) => self.wake(now, id, wake),
-            (Asker::Peer { to, request }, Wake::Ran(reply)) => self.reply(to, request, Reply::Kv(reply)),
             (Asker::Peer { to, request }, Wake::Listed { served, page }) => {
                 self.reply(to, request, Reply::List { served, page });
             }
@@ -182,13 +143,7 @@ impl ChordNode {
     pub(super) fn collect_expired(&mut self, now: Now) {
         if self.inside.is_some() {
             self.jobs.collecting = true;
-            // Also of frozen slots: who has them by now removes them too.
-            let (now, limit) = (now.wall, EXPIRED_BATCH);
-            let work = match self.copies() {
-                Some(_) => Work::FindExpired { now, limit },
-                None => Work::CollectExpired { now, limit },
-            };
-            self.start_job(Waiter::Expired, work);
+            self.start_job(Waiter::Expired, Work::FindExpired { now: now.wall, limit: EXPIRED_BATCH });
         }
     }
 

@@ -1,8 +1,7 @@
 //! One page of the keys of the whole ring.
 //!
-//! Every slot has one holder at any time, so a page is right once each slot was covered by somebody who held it when
-//! answering. A slot that changes hands meanwhile is covered by neither or by both: it is asked for again, or its keys
-//! are the same keys.
+//! Of each slot the first member of its view that answers tells: it has coordinated, and so has accepted, all that was
+//! decided, but for what others did while it was silent. A slot whose view changes meanwhile is asked for again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +11,7 @@ use super::message::{Call, Reply};
 use super::task::{Next, Wake};
 use crate::base::{Contact, Incarnation, Now, Span};
 use crate::data::{Failure, Item, Key, ListQuery, Page, Slot, UserReply};
-use crate::replication::View;
+use crate::replication::SlotRun;
 
 /// A listing in progress.
 #[derive(Debug)]
@@ -94,7 +93,7 @@ impl ChordNode {
                 match reply {
                     Reply::List { served, page } => {
                         list.looking = None;
-                        self.cover(now, list, from, &served, page);
+                        self.cover(list, &served, page);
                         // What it was thought to hold and did not answer for, others must be asked about: it does not
                         // say who, and would be asked again for ever.
                         self.forget_views_of(list, from);
@@ -131,11 +130,9 @@ impl ChordNode {
             Wake::Found(Err(_)) => list.looking = None,
             Wake::Listed { served, page } => {
                 list.reading = false;
-                if let Some(me) = self.inside.as_ref().map(|inside| inside.overlay.me()) {
-                    self.cover(now, list, me, &served, page);
-                }
+                self.cover(list, &served, page);
             }
-            Wake::Stepped(_) | Wake::Ran(_) | Wake::Operated(_) => {}
+            Wake::Stepped(_) | Wake::Operated(_) => {}
         }
         self.list_on(now, id, list)
     }
@@ -146,7 +143,7 @@ impl ChordNode {
         if !list.asked.contains(&me.incarnation) {
             list.asked.insert(me.incarnation);
             if !std::mem::replace(&mut list.reading, true) {
-                self.list_here(now, Asker::Task(id), &list.query);
+                self.list_here(now, Asker::Task(id), &list.query, list.only_here);
             }
         }
         if list.only_here {
@@ -161,12 +158,12 @@ impl ChordNode {
         let mut unknown = None;
         let mut holders = BTreeSet::new();
         for slot in absent {
-            match inside.view(slot).and_then(View::primary).filter(|c| !inside.overlay.is_gone(c)) {
-                Some(holder) if holder.incarnation != me.incarnation => {
-                    holders.insert(holder);
+            match inside.teller(slot) {
+                Some(teller) if teller.incarnation != me.incarnation => {
+                    holders.insert(teller);
                 }
-                // What this node holds its own store is asked for.
-                _ if list.reading && inside.serves(slot) => {}
+                // What this node tells of its own store is asked for.
+                _ if list.reading && inside.copies.served(slot).is_some() => {}
                 _ => unknown = unknown.or(Some(slot)),
             }
         }
@@ -187,32 +184,17 @@ impl ChordNode {
         }
     }
 
-    fn cover(
-        &mut self,
-        now: Now,
-        list: &mut ListTask,
-        from: Contact,
-        served: &[(crate::replication::SlotRun, u64)],
-        page: Page,
-    ) {
-        let Some(inside) = &mut self.inside else { return };
-        for (run, epoch) in served {
-            for slot in run.slots(inside.params.space) {
-                list.covered.insert(slot);
-                // Of several members one does not tell of the others.
-                if inside.copies.is_none() {
-                    inside.learn(now, slot, View::of_one(*epoch, from));
-                }
-            }
-        }
+    fn cover(&mut self, list: &mut ListTask, served: &[(SlotRun, u64)], page: Page) {
+        let Some(inside) = &self.inside else { return };
+        list.covered.extend(served.iter().flat_map(|(run, _)| run.slots(inside.params.space)));
         list.add(page);
     }
 
     fn forget_views_of(&mut self, list: &ListTask, holder: Contact) {
         let Some(inside) = &mut self.inside else { return };
         for slot in inside.params.space.all_slots().filter(|slot| !list.covered.contains(slot)) {
-            if inside.view(slot).and_then(View::primary) == Some(holder) {
-                inside.forget(slot);
+            if inside.teller(slot) == Some(holder) {
+                inside.copies.forget(slot);
             }
         }
     }

@@ -4,18 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::Contact;
-use crate::data::{Command, Key, ListQuery, Outcome, Page, Slot, Trouble};
+use crate::data::{Key, ListQuery, Page, Slot};
 use crate::overlay::{RingMessage, Standing};
 use crate::replication::copies::{CopyMessage, Operation, Ran};
-use crate::replication::{HoldingMessage, SlotRun, View};
+use crate::replication::{SlotRun, View};
 
 /// A message between two nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// Of the ring.
     Ring(RingMessage),
-    /// Of the slots.
-    Holding(HoldingMessage),
     /// Of the copies.
     Copies(Box<CopyMessage>),
     /// A question on behalf of a user.
@@ -37,13 +35,6 @@ pub enum Message {
 /// What a node asks another on behalf of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// Run this command on this key, if you hold its slot.
-    Kv {
-        /// The key.
-        key: Key,
-        /// The command.
-        command: Command,
-    },
     /// Coordinate this operation on this key, if you are a member of its slot's view.
     Operate {
         /// The key.
@@ -62,8 +53,6 @@ pub enum Call {
 /// The answer to a [`Call`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// To [`Call::Kv`].
-    Kv(KvReply),
     /// To [`Call::Operate`].
     Ran(Ran),
     /// To [`Call::List`].
@@ -79,19 +68,6 @@ pub enum Reply {
     Info(Box<NodeInfo>),
 }
 
-/// The answer to a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KvReply {
-    /// It was run.
-    Done(Outcome),
-    /// It was not run: the slot is frozen for a moment.
-    Busy,
-    /// It was not run: somebody else holds the slot.
-    Elsewhere(Option<View>),
-    /// It was not run: the store of the holder is in trouble.
-    Failed(Trouble),
-}
-
 /// A node, as it describes itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
@@ -105,8 +81,10 @@ pub struct NodeInfo {
     pub predecessor: Option<Contact>,
     /// Its successor list.
     pub successors: Vec<Contact>,
-    /// Slots that it holds.
+    /// Slots of which it keeps a copy.
     pub slots: u32,
+    /// Slots whose members are not yet what they should be, as far as it can tell.
+    pub slots_moving: u32,
     /// Keys that it stores.
     pub keys: u64,
     /// Bytes of keys, values and content types.
@@ -132,13 +110,12 @@ impl Message {
     /// The queue that this message waits in.
     pub fn lane(&self) -> Lane {
         match self {
-            Self::Holding(HoldingMessage::Chunk { .. }) => Lane::Bulk,
             Self::Copies(message) => match **message {
-                CopyMessage::Part { .. } => Lane::Bulk,
                 CopyMessage::Ask { .. } | CopyMessage::Answered { .. } => Lane::Request,
-                _ => Lane::Maintenance,
+                // A thousand slots may be on the move, and the ring must not wait for them.
+                _ => Lane::Bulk,
             },
-            Self::Ring(_) | Self::Holding(_) => Lane::Maintenance,
+            Self::Ring(_) => Lane::Maintenance,
             Self::Call { .. } | Self::Reply { .. } => Lane::Request,
         }
     }

@@ -1,4 +1,4 @@
-//! ChordNode: Data, Overlay and the holdings joined into one state machine that does no I/O.
+//! ChordNode: Data, Overlay and the copies joined into one state machine that does no I/O.
 //!
 //! User requests are functions of Data; peer services need both parts, so they are functions of [`ChordNode`]. The same
 //! code runs under the mio driver and in the simulator.
@@ -8,7 +8,6 @@ mod copies;
 mod inside;
 pub mod io;
 mod job;
-mod kv;
 mod list;
 pub mod message;
 mod operate;
@@ -21,5 +20,5 @@ mod walk;
 
 pub use chord_node::ChordNode;
 pub use io::{Event, Hope, Input, Memory, NodeConfig, Output, Stop};
-pub use message::{Call, KvReply, Lane, Message, NodeInfo, Reply};
+pub use message::{Call, Lane, Message, NodeInfo, Reply};
 pub use params::{RingParams, Wishes};

@@ -131,7 +131,7 @@ impl ChordNode {
                 task.turn += 1;
                 self.pause(BUSY_PAUSE)
             }
-            Wake::Stepped(_) | Wake::Listed { .. } | Wake::Ran(_) => Next::Wait,
+            Wake::Stepped(_) | Wake::Listed { .. } => Next::Wait,
         }
     }
 
@@ -160,10 +160,8 @@ impl ChordNode {
     /// Lets this node coordinate, or asks who should.
     fn try_operate(&mut self, now: Now, id: u64, task: &mut OperateTask) -> Next {
         let Some(inside) = &mut self.inside else { return self.pause(LOST_PAUSE) };
-        let view = inside.view(task.place.slot).cloned();
-        let answers = |contact: &&Contact| {
-            !inside.overlay.is_gone(contact) && inside.overlay.peer(contact).is_none_or(|peer| !peer.suspect)
-        };
+        let view = inside.copies.view(task.place.slot).cloned();
+        let answers = |contact: &&Contact| inside.overlay.answers(contact);
         let living: Vec<Contact> = view.iter().flat_map(|view| view.members.iter()).filter(answers).copied().collect();
         task.view = view;
         let me = inside.overlay.me();
@@ -215,9 +213,7 @@ impl ChordNode {
     /// Members of the view of a key that do not answer.
     pub(super) fn missing_for(&self, task: &OperateTask) -> Vec<Contact> {
         let (Some(inside), Some(view)) = (&self.inside, &task.view) else { return Vec::new() };
-        let silent = |contact: &&Contact| {
-            inside.overlay.is_gone(contact) || inside.overlay.peer(contact).is_some_and(|peer| peer.suspect)
-        };
+        let silent = |contact: &&Contact| !inside.overlay.answers(contact);
         view.members.iter().filter(silent).copied().collect()
     }
 }

@@ -19,7 +19,7 @@ pub struct RingReport {
     pub max_value: usize,
     /// Whether the nodes form one ordered cycle: each one's successor and predecessor are its neighbours in `nodes`.
     pub whole: bool,
-    /// Whether every slot is held by exactly one of the nodes.
+    /// Whether every slot has its copies where they belong: on `replicas` of the nodes, or on all if there are fewer.
     pub settled: bool,
     /// The nodes.
     pub nodes: Vec<RingNode>,
@@ -55,8 +55,11 @@ pub struct RingNode {
     pub successor: Option<String>,
     /// The share of the circle that it is the owner of, 0 to 1.
     pub share: f64,
-    /// Slots that it holds.
+    /// Slots of which it keeps a copy.
     pub slots: u32,
+    /// Slots whose members are not yet what they should be, as far as it can tell.
+    #[serde(default)]
+    pub slots_moving: u32,
     /// Keys that it stores.
     pub keys: u64,
     /// Bytes of keys, values and content types.
@@ -136,12 +139,12 @@ pub struct StoreReport {
     pub bytes: u64,
     /// The number of the latest commit; 0 in memory.
     pub commit: u64,
-    /// Slots that it holds.
+    /// Slots of which it keeps a copy.
     pub slots: usize,
-    /// Held slots that belong to another node and wait to be handed over.
-    pub slots_to_give: usize,
-    /// Slots that belong to this node and are not here yet.
-    pub slots_to_take: usize,
+    /// Of these, slots whose change of members is not over.
+    pub slots_changing: usize,
+    /// Slots that belong to this node and do not have the members yet that they should have.
+    pub slots_to_move: usize,
 }
 
 /// `/v1/lookup/{key}`: where a key lives and how a lookup gets there.

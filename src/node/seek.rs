@@ -51,19 +51,13 @@ impl ChordNode {
                 self.outputs.push_back(Output::Stop(Stop::Fatal(text)));
                 return;
             }
-            let holds = std::mem::take(&mut self.config.holds);
             let views = std::mem::take(&mut self.config.views);
             let inside = self.enter(*params);
             inside.overlay.remember(contacts);
-            match &mut inside.copies {
-                Some(copies) => {
-                    if let Err(slot) = copies.restore(&views) {
-                        let text = format!("what is written down of {slot:?} is damaged: restore the data directory");
-                        self.outputs.push_back(Output::Stop(Stop::Fatal(text)));
-                        return;
-                    }
-                }
-                None => inside.holdings.restore(now.mono, &holds),
+            if let Err(slot) = inside.copies.restore(&views) {
+                let text = format!("what is written down of {slot:?} is damaged: restore the data directory");
+                self.outputs.push_back(Output::Stop(Stop::Fatal(text)));
+                return;
             }
         }
         if memory.is_some() || !self.config.seeds.is_empty() {
@@ -73,10 +67,7 @@ impl ChordNode {
         match RingParams::create(self.config.ring_if_created, &self.config.wishes) {
             Ok(params) => {
                 let inside = self.enter(params);
-                match &mut inside.copies {
-                    Some(copies) => copies.create(),
-                    None => inside.holdings.create(),
-                }
+                inside.copies.create();
                 inside.overlay.create(now.mono);
             }
             Err(text) => self.outputs.push_back(Output::Stop(Stop::Fatal(text))),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::list::ListTask;
-use super::message::{Call, KvReply, Message, Reply};
+use super::message::{Call, Message, Reply};
 use super::trace::TraceTask;
 use super::walk::WalkTask;
 use crate::base::limits::REQUESTS_MAX;
@@ -11,7 +11,6 @@ use crate::base::{Contact, Incarnation, Now, Span, Time};
 use crate::data::{Failure, Page, UserReply};
 use crate::node::chord_node::{ChordNode, NodeTimer};
 use crate::node::io::Output;
-use crate::node::kv::KvTask;
 use crate::node::operate::OperateTask;
 use crate::overlay::{Answer, LookupFailed, Step};
 use crate::replication::SlotRun;
@@ -44,7 +43,6 @@ struct Task {
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Kv(KvTask),
     Operate(OperateTask),
     List(ListTask),
     Walk(WalkTask),
@@ -68,8 +66,6 @@ pub(super) enum Wake {
     Stepped(Step),
     /// This node has coordinated an operation, or did not.
     Operated(Ran),
-    /// This node's store has run the command, or did not.
-    Ran(KvReply),
     /// This node's store has listed keys, of the slots named.
     Listed { served: Vec<(SlotRun, u64)>, page: Page },
 }
@@ -103,7 +99,6 @@ impl ChordNode {
         // Out of the map while it runs: it may use the whole node.
         let Some(mut task) = self.tasks.running.remove(&id) else { return };
         let next = match &mut task.kind {
-            Kind::Kv(kv) => self.run_kv(now, id, kv, wake),
             Kind::Operate(task) => self.run_operate(now, id, task, wake),
             Kind::List(list) => self.run_list(now, id, list, wake),
             Kind::Walk(walk) => self.run_walk(now, id, walk, wake),
@@ -135,7 +130,6 @@ impl ChordNode {
         }
         if let Some(task) = self.tasks.running.remove(&id) {
             let failure = match &task.kind {
-                Kind::Kv(kv) => kv.timed_out(),
                 Kind::Operate(task) => task.timed_out(&self.missing_for(task)),
                 Kind::List(list) => list.timed_out(),
                 Kind::Walk(_) | Kind::Trace(_) => Failure::Timeout { maybe_applied: false },
@@ -212,6 +206,11 @@ impl ChordNode {
         if let Some((task, to)) = self.take_call(request) {
             self.wake(now, task, Wake::Lost { request, to });
         }
+    }
+
+    /// A pause of about that length, so that those who wait for the same do not come back together.
+    pub(super) fn pause(&mut self, about: Span) -> Next {
+        Next::Pause(about + Span(self.rng.below(about.0)))
     }
 
     pub(super) fn tasks_running(&self) -> usize {

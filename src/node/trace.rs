@@ -57,7 +57,7 @@ impl ChordNode {
             Wake::Reply { .. } | Wake::Undelivered { .. } | Wake::Lost { .. } => {
                 return self.finish_trace(now, trace, None);
             }
-            Wake::Found(_) | Wake::Ran(_) | Wake::Operated(_) | Wake::Listed { .. } => return Next::Wait,
+            Wake::Found(_) | Wake::Operated(_) | Wake::Listed { .. } => return Next::Wait,
         };
         match next {
             _ if trace.hops.len() > HOPS_MAX as usize => {
@@ -93,8 +93,8 @@ impl ChordNode {
         let (Some(inside), Some(owner)) = (&self.inside, trace.owner) else { return Next::Pause(RESTART_PAUSE) };
         let capacity = inside.params.space.capacity();
         let name = |contact: &Contact| NodeName { id: capacity.hex(contact.id), addr: contact.addr.to_string() };
-        let known = inside.view(trace.place.slot).cloned();
-        let newer = |a: View, b: View| if b.replaces(&a) { b } else { a };
+        let known = inside.copies.view(trace.place.slot).cloned();
+        let newer = |a: View, b: View| if b.epoch > a.epoch { b } else { a };
         let view = told.into_iter().chain(known).reduce(newer);
         Next::Done(json(&TraceReport {
             key: String::from_utf8_lossy(trace.place.key.as_bytes()).into_owned(),

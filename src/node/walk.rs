@@ -50,7 +50,7 @@ impl ChordNode {
             Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
                 walk.unreachable.extend(walk.open.remove(&request));
             }
-            Wake::Found(_) | Wake::Stepped(_) | Wake::Ran(_) | Wake::Operated(_) | Wake::Listed { .. } => {}
+            Wake::Found(_) | Wake::Stepped(_) | Wake::Operated(_) | Wake::Listed { .. } => {}
         }
         while walk.open.len() < ASKED_MAX
             && let Some(contact) = walk.waiting.pop()
@@ -84,7 +84,7 @@ impl ChordNode {
         let runs: Vec<_> = overlay.fingers().runs().collect();
         let ends = runs.iter().skip(1).map(|(first, _)| first - 1).chain([capacity.bits() - 1]);
         let fingers = runs.iter().zip(ends);
-        let settled = inside.settled();
+        let settled = inside.copies.settled();
         json(&NodeReport {
             id: capacity.hex(info.contact.id),
             addr: info.contact.addr.to_string(),
@@ -102,9 +102,9 @@ impl ChordNode {
                 keys: info.keys,
                 bytes: info.bytes,
                 commit: self.jobs.gauge.commit,
-                slots: inside.slots_held(),
-                slots_to_give: settled.to_give,
-                slots_to_take: settled.to_take,
+                slots: inside.copies.held(),
+                slots_changing: settled.changing,
+                slots_to_move: settled.to_move,
             },
             uptime_seconds: info.uptime_ms / 1_000,
             version: info.version.to_string(),
@@ -137,7 +137,11 @@ impl WalkTask {
             Some(before) => fraction(capacity.distance(before.id, nodes[at].contact.id), capacity.bits()),
             None => 1.0,
         };
-        let slots: u64 = nodes.iter().map(|info| u64::from(info.slots)).sum();
+        // A copy of each slot at as many nodes as there should be, and nobody knows of one that is on its way.
+        let staying = nodes.iter().filter(|info| info.standing == Standing::Member).count();
+        let copies: u64 = nodes.iter().map(|info| u64::from(info.slots)).sum();
+        let wanted = u64::from(params.space.slots()) * params.replicas.min(staying) as u64;
+        let settled = copies == wanted && nodes.iter().all(|info| info.slots_moving == 0);
         let name = |contact: &Contact| NodeName { id: capacity.hex(contact.id), addr: contact.addr.to_string() };
         RingReport {
             ring: format!("{:032x}", params.ring),
@@ -147,7 +151,7 @@ impl WalkTask {
             replicas: params.replicas,
             max_value: params.value_bytes_max,
             whole,
-            settled: slots == u64::from(params.space.slots()),
+            settled,
             nodes: (0..count).map(|at| ring_node(nodes[at], share(at), params)).collect(),
             unreachable: self.unreachable.iter().map(name).collect(),
         }
@@ -166,6 +170,7 @@ fn ring_node(info: &NodeInfo, share: f64, params: &RingParams) -> RingNode {
         successor: info.successors.first().map(address),
         share,
         slots: info.slots,
+        slots_moving: info.slots_moving,
         keys: info.keys,
         bytes: info.bytes,
         uptime_seconds: info.uptime_ms / 1_000,

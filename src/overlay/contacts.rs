@@ -33,7 +33,6 @@ impl Overlay {
     /// Members of earlier times that this node may come back through: asked in vain they are forgotten in time.
     pub fn remember(&mut self, contacts: &[Contact]) {
         self.was_member = true;
-        self.came_back = Some(self.now);
         for contact in contacts.iter().filter(|contact| contact.id != self.me.id) {
             self.peers.mention(self.now, *contact, None, &mut self.rng);
         }

@@ -110,9 +110,6 @@ impl Overlay {
     fn enter(&mut self, now: Time, before: Contact, head: Contact, tail: &[Contact]) {
         self.joining = None;
         self.set_standing(Standing::Member);
-        if self.config.durable {
-            self.came_back = Some(now);
-        }
         self.was_member = true;
         self.linked = false;
         self.entered = now;
@@ -285,8 +282,13 @@ impl Overlay {
             return;
         }
         // A member that hangs beside the ring does not know who else has the leaver as successor. One that has told its
-        // own predecessor who comes after it must not change that; only the last two may let each other go.
-        let told = self.is_asking(|ask| *ask == Ask::Depart) && self.predecessor != Some(leaver);
+        // own predecessor who comes after it must not change that; of the last two, the one with the higher id lets the other
+        // go first.
+        let told = if self.predecessor == Some(leaver) {
+            self.is_departing() && self.me.id < leaver.id
+        } else {
+            self.is_asking(|ask| *ask == Ask::Depart)
+        };
         // Nor does one whose predecessor is gone: whoever comes next before it may have the leaver for its last hope.
         let linked = self.linked && self.predecessor.is_some();
         if self.successors.first() == Some(leaver) && linked && !told && !self.is_admitting(now) {

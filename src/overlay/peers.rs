@@ -271,11 +271,6 @@ impl Peers {
         self.suspects.iter().filter_map(|id| self.by_id.get(id))
     }
 
-    /// All that do not answer, those that count as gone included.
-    pub fn silent(&self) -> impl Iterator<Item = &Peer> {
-        self.suspects.iter().chain(&self.gone).filter_map(|id| self.by_id.get(id))
-    }
-
     pub fn mark_gone(&mut self, contact: &Contact) {
         let Some(peer) = self.get_mut(contact).filter(|peer| !peer.is_gone()) else { return };
         peer.silence.get_or_insert_default().gone = true;
@@ -392,11 +387,6 @@ impl Peers {
     /// Peers that are known to be in this node's ring, or to have been.
     pub fn confirmed(&self) -> impl Iterator<Item = Contact> {
         self.by_id.values().filter(|peer| peer.in_ring).map(|peer| peer.contact)
-    }
-
-    /// Peers that are not known to be in this node's ring.
-    pub fn strangers(&self) -> impl Iterator<Item = Contact> {
-        self.by_id.values().filter(|peer| !peer.in_ring).map(|peer| peer.contact)
     }
 
     /// Whether every known peer has said that it lost its ring; true if none is known.

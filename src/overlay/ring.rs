@@ -78,9 +78,6 @@ pub struct Overlay {
     pub(super) linked: bool,
     /// When it came in.
     pub(super) entered: Time,
-    /// When this node came back to its ring, or carried it on alone; where members have disks, when it came in or somebody
-    /// else came back.
-    pub(super) came_back: Option<Time>,
     /// The successor once it has said that this node comes before it.
     pub(super) vouched_by: Option<Incarnation>,
     /// The successor whose word is awaited by whoever wants to come in, and since when.
@@ -178,7 +175,6 @@ impl Overlay {
             was_member: false,
             linked: false,
             entered: Time::default(),
-            came_back: None,
             vouched_by: None,
             vouch_awaited: None,
             predecessor: None,
@@ -309,7 +305,6 @@ impl Overlay {
     pub fn create(&mut self, now: Time) {
         self.awake(now);
         self.set_standing(Standing::Member);
-        self.came_back = self.was_member.then_some(now).or(self.came_back);
         self.was_member = true;
         self.linked = true;
         self.joining = None;

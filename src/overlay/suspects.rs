@@ -51,30 +51,17 @@ impl Overlay {
         self.is_over(contact, Peer::is_gone)
     }
 
+    /// Whether a contact answers, as far as this node knows.
+    pub fn answers(&self, contact: &Contact) -> bool {
+        !self.is_gone(contact) && self.peers.get(contact).is_none_or(|peer| !peer.is_suspect())
+    }
+
     /// Whether a member counts as lost: what it held must be replaced.
     pub fn is_lost(&self, contact: &Contact) -> bool {
         // With its process went what it held, unless that is on a disk: then it may come back.
         let is_over = |peer: &Peer| peer.is_refused() && !self.config.durable;
         let horizon = |peer: &Peer| if is_over(peer) { Span::ZERO } else { self.config.lost_after };
         self.is_over(contact, |peer| peer.is_gone() && self.silence(peer) >= horizon(peer))
-    }
-
-    /// Whether some member may be silent that does not count as lost yet: one is, or the successor list has gaps.
-    pub fn is_in_doubt(&self) -> bool {
-        let list = &self.successors;
-        let short = list.as_slice().len() < self.config.successors && !list.is_round() && !self.is_alone();
-        short
-            || self.peers.silent().any(|peer| peer.last_heard.is_some() && !self.is_lost(&peer.contact))
-            || self.is_awaiting_others()
-    }
-
-    /// Whether this node came back lately, or carried its ring on alone, and others whom it remembers may be about to come
-    /// back too. Where members keep what they hold beyond their processes, they may also be some of whom a newcomer has
-    /// never heard.
-    fn is_awaiting_others(&self) -> bool {
-        self.came_back.is_some_and(|at| self.now.since(at) < self.config.lost_after)
-            && (self.config.durable && self.peers.len() > 0
-                || self.peers.strangers().any(|contact| !self.is_lost(&contact)))
     }
 
     fn is_over(&self, contact: &Contact, enough: impl Fn(&Peer) -> bool) -> bool {
@@ -163,10 +150,6 @@ impl Overlay {
             // Another process listens at that address: what was there is over.
             self.bury(now, Contact { incarnation: old, ..from });
         }
-        if suspected && self.config.durable {
-            // Its process may be new, and about to come in with what it holds.
-            self.came_back = Some(now);
-        }
         if suspected && !refused {
             // It lived all the time: perhaps this node is the one that is slow.
             self.raise_doubt();
@@ -179,10 +162,6 @@ impl Overlay {
     pub fn handle_unreachable(&mut self, now: Time, addr: SocketAddr, refused: bool) {
         self.awake(now);
         let known = self.contact_at(Contact::id_of(self.config.capacity, addr));
-        if self.config.durable && known.is_some() {
-            // A process that ended may come back before anybody has missed it.
-            self.came_back = Some(now);
-        }
         if let Some(contact) = known.filter(|_| refused) {
             self.suspect(now, contact, true);
         }

@@ -52,6 +52,8 @@ pub(super) struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     me: Incarnation,
+    // Views before this epoch are over for this node.
+    pub(super) over: u64,
     // By epoch, from the oldest whose records may still be asked for on.
     pub(super) known: Vec<Known>,
 }
@@ -85,7 +87,18 @@ impl Known {
 impl Chain {
     /// Of somebody who has heard of no view yet.
     pub fn new(me: Incarnation) -> Self {
-        Self { me, known: Vec::new() }
+        Self { me, over: 0, known: Vec::new() }
+    }
+
+    /// Of somebody who has kept something of the slot before, and dropped it when the view of this epoch was known: what
+    /// was before that must not begin again, whoever still speaks of it.
+    pub fn after(me: Incarnation, over: u64) -> Self {
+        Self { over, ..Self::new(me) }
+    }
+
+    /// Up to which epoch the slot's views are over for this node, once it drops what it keeps of it.
+    pub fn over(&self) -> u64 {
+        self.newest().map_or(self.over, |view| view.epoch)
     }
 
     /// Of the first member of the first view: it has all there is.
@@ -103,10 +116,14 @@ impl Chain {
         }
     }
 
+    /// Whether it has agreed to be a member of the view after the newest.
+    pub fn has_agreed(&self) -> bool {
+        self.known.last().is_some_and(|last| last.agreed)
+    }
+
     /// Whether nobody waits for this node: it is in none of the views that are left, and has not agreed to be in the next.
     pub fn is_free(&self) -> bool {
-        let has_agreed = self.known.last().is_some_and(|last| last.agreed);
-        !has_agreed && !self.known.iter().any(|known| known.view.has(self.me))
+        !self.has_agreed() && !self.known.iter().any(|known| known.view.has(self.me))
     }
 
     /// Whether it knows of no view.
@@ -162,7 +179,9 @@ impl Chain {
             self.known.iter().any(|known| known.complete) || self.known.first().is_some_and(Known::is_everywhere);
         let oldest = self.known.first().map(|known| known.view.epoch).filter(|_| is_base);
         let mut news = false;
-        for view in views.iter().filter(|view| oldest.is_none_or(|oldest| view.epoch > oldest)) {
+        let over = self.over;
+        let news_of = |view: &&View| view.epoch >= over && oldest.is_none_or(|oldest| view.epoch > oldest);
+        for view in views.iter().filter(news_of) {
             let at = self.known.partition_point(|known| known.view.epoch < view.epoch);
             if self.known.get(at).is_none_or(|known| known.view.epoch != view.epoch) {
                 self.known.insert(at, Known::new(view.clone()));

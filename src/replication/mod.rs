@@ -1,26 +1,17 @@
-//! Who holds which slot, and how a slot moves from one holder to the next.
+//! Who holds which slot, and how the copies of its keys stay one (`protocol.md` section 4).
 //!
-//! Membership of the ring confers no authority; only a [`View`] does. For now a view has one member, so there is one
-//! copy of each key, and a change of view is a [handover](holdings): the old holder serves until it has frozen the slot
-//! for the last chunk, the new one serves from its activation on, and the old one deletes only after it was told.
-//! The shape (slot, epoch, view, fetch) is that of `protocol.md` section 4, which replaces the single copy later: its core is
-//! in [`chain`] and [`proposal`], and tried alone in the simulator.
+//! Membership of the ring confers no authority; only a [`View`] does. What a member may say of a slot is its
+//! [chain] of views; how a view follows another is decided by a [proposal]; [copies] is one node's part in all of
+//! it.
 
 pub mod chain;
 pub mod copies;
-pub mod handover;
-pub mod holdings;
-mod maintain;
-pub mod message;
+mod neighbourhood;
 pub mod proposal;
 mod row;
 pub mod runs;
-#[cfg(test)]
-mod tests;
-mod transfer;
 pub mod view;
 
-pub use holdings::{Execution, Holdings, HoldingsEffect, Neighbourhood, Settled};
-pub use message::HoldingMessage;
+pub use neighbourhood::Neighbourhood;
 pub use runs::{SlotRun, runs_of};
 pub use view::{View, Views};

@@ -1,6 +1,8 @@
-//! How a [`Chain`] is written down: a line for each view, readable for whoever opens the file.
+//! How a [`Chain`] is written down: a line for each view, readable for whoever opens the file; before them, if something of
+//! the slot was kept and dropped before, up to which epoch it is over.
 //!
 //! ```text
+//! over epoch
 //! epoch flags complete-at members promised accepted-turn accepted-members
 //! ```
 //!
@@ -17,11 +19,14 @@ impl Chain {
     /// The text of it; `None` if it knows of nothing.
     pub fn to_row(&self) -> Option<String> {
         let mut row = String::new();
+        // Writing to a string cannot fail.
+        if self.over > 0 {
+            let _ = writeln!(row, "over {}", self.over);
+        }
         for known in &self.known {
             let all = [('c', known.complete), ('f', known.frozen), ('a', known.agreed)];
             let flags: String = all.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| *flag).collect();
             let flags = if flags.is_empty() { "-" } else { &flags };
-            // Writing to a string cannot fail.
             let _ = write!(row, "{} {flags} {:x} ", known.view.epoch, known.complete_at);
             write_members(&mut row, &known.view.members);
             for turn in [known.promised, known.accepted.as_ref().map(|(turn, _)| *turn)] {
@@ -41,6 +46,10 @@ impl Chain {
     pub fn from_row(me: Incarnation, capacity: Capacity, row: &str) -> Option<Self> {
         let mut chain = Self::new(me);
         for line in row.lines() {
+            if let Some(over) = line.strip_prefix("over ") {
+                chain.over = over.parse().ok()?;
+                continue;
+            }
             let parts: Vec<&str> = line.split(' ').collect();
             let &[epoch, flags, complete_at, members, promised, accepted, bid] = parts.as_slice() else { return None };
             let members = read_members(capacity, members)?;
@@ -122,7 +131,12 @@ mod tests {
         let again = Chain::from_row(member(9).incarnation, Capacity::MAX, &row).expect("it is readable");
         assert!(again == invited && !again.is_free(), "{row}");
         assert_eq!(Chain::new(me).to_row(), None);
-        for bad in ["", "1 c 0 - - - -\n1 c 0 - - - -", "x", "1 c 0 what - - -", "1 c 0 1@nowhere - - -"] {
+        let mut back = Chain::after(me, 5);
+        assert_eq!(Chain::from_row(me, Capacity::MAX, &back.to_row().expect("an epoch")), Some(back.clone()));
+        back.learn(&[view(4, &[1]), view(5, &[2]), view(6, &[2, 1])]);
+        assert_eq!(back.views(), [view(5, &[2]), view(6, &[2, 1])], "what was before is over");
+        assert_eq!(Chain::from_row(me, Capacity::MAX, &back.to_row().expect("views")), Some(back));
+        for bad in ["", "over what", "1 c 0 - - - -\n1 c 0 - - - -", "x", "1 c 0 what - - -", "1 c 0 1@nowhere - - -"] {
             let read = Chain::from_row(me, Capacity::MAX, bad);
             assert!(read.is_none() || read == Some(Chain::new(me)), "{bad}");
         }

@@ -46,9 +46,7 @@ counters! {
     reformed,
     /// Members that came to count as gone, for all who noticed.
     gone,
-    /// Slots that were started empty.
-    slots_claimed,
-    /// Slots that were handed over.
+    /// Slots of which somebody got a copy.
     slots_taken,
     /// Frames that vanished by chance.
     lost,

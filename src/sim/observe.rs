@@ -1,14 +1,18 @@
 //! What a test or a tool sees of a world.
 
+use std::collections::BTreeMap;
+
 use super::counters::Counters;
 use super::watch::RingWatch;
-use super::world::{HostId, LookupReport, World};
+use super::world::{Host, HostId, LookupReport, World};
 use crate::base::limits::SUCCESSORS_DEFAULT;
-use crate::base::{Capacity, Contact, Rng, Time};
-use crate::data::UserReply;
-use crate::node::RingParams;
+use crate::base::{Capacity, Contact, Incarnation, Rng, Time};
+use crate::data::{KeySpace, Slot, UserReply};
 use crate::node::{ChordNode, Stop};
 use crate::overlay::Standing;
+use crate::replication::View;
+use crate::replication::chain::{Chain, is_majority};
+use crate::replication::copies::Copies;
 
 impl World {
     /// Virtual time since the world began.
@@ -122,7 +126,7 @@ impl World {
         overlays.any(|overlay| overlay.standing() == Standing::Leaving)
     }
 
-    /// The ring is whole, and every slot is held by its owner.
+    /// The ring is whole, and every slot has its copies, but for those of which a majority is gone for good.
     pub fn is_ideal(&self) -> bool {
         self.is_whole() && self.flaw().is_none()
     }
@@ -130,18 +134,60 @@ impl World {
     /// What keeps the world from being ideal.
     pub fn flaw(&self) -> Option<&'static str> {
         let nodes: Vec<_> = self.hosts.iter().filter_map(|host| host.node.as_ref()).collect();
+        let params = nodes.iter().find_map(|node| node.params());
+        let replicas = params.map_or(0, |params| params.replicas.min(nodes.len()));
+        let wanted = params.map_or(0, |params| params.space.slots() as usize * replicas);
         let slots: usize = nodes.iter().map(|node| node.slots_held()).sum();
-        let copies = |replicas: usize| if self.config.copies { replicas.min(nodes.len()) } else { 1 };
-        let wanted = |params: &RingParams| params.space.slots() as usize * copies(params.replicas);
-        let wanted = nodes.iter().find_map(|node| node.params()).map_or(0, wanted);
         let at_rest = nodes.iter().all(|node| node.is_at_rest());
+        // Looked for only where it can be: it takes a while.
+        let in_order = |host: &Host| matches!(host.stopped, None | Some(Stop::Left));
+        let none_died = self.crashes.is_empty() && self.hosts.iter().all(in_order);
+        let lost = if none_died { Vec::new() } else { self.lost_slots() };
         let flaws = [
             (nodes.len() != self.watch.len(), "a node is no member"),
             (!self.watch.is_ideal(), "a pointer is wrong"),
-            (slots != wanted, "a slot has too many holders, or too few"),
-            (!at_rest, "a slot is on its way"),
+            (lost.is_empty() && slots != wanted, "a slot has too many copies, or too few"),
+            (lost.is_empty() && !at_rest, "a slot is on its way"),
+            (!lost.is_empty() && self.unsettled(&lost, replicas).is_some(), "a slot that is not lost is on its way"),
         ];
         flaws.into_iter().find_map(|(is_so, flaw)| is_so.then_some(flaw))
+    }
+
+    /// Slots that nobody can serve any more: no majority is left of the newest view, or of every view whose records are
+    /// needed. They are out of reach until an operator says what is to become of them.
+    pub fn lost_slots(&self) -> Vec<Slot> {
+        let copies: BTreeMap<Incarnation, &Copies> =
+            self.hosts.iter().filter_map(|host| Some((host.incarnation, host.node.as_ref()?.copies()?))).collect();
+        let chain = |member: &Contact, slot| copies.get(&member.incarnation).and_then(|copies| copies.chain(slot));
+        let is_lost = |slot: &Slot| {
+            let has_majority = |view: &View, is_there: &dyn Fn(&Contact) -> bool| {
+                is_majority(view.members.iter().filter(|member| is_there(member)).count(), view)
+            };
+            let known = || copies.values().filter_map(|copies| copies.view(*slot));
+            let newest = known().max_by_key(|view| view.epoch);
+            let lives =
+                newest.is_some_and(|view| has_majority(view, &|member| copies.contains_key(&member.incarnation)));
+            let views = copies.values().filter_map(|copies| copies.chain(*slot)).flat_map(Chain::views);
+            let has_records =
+                |view: &View, member: &Contact| chain(member, *slot).is_some_and(|chain| chain.has_records(view.epoch));
+            !lives || !views.into_iter().any(|view| has_majority(&view, &|member| has_records(&view, member)))
+        };
+        let space = self.hosts.iter().find_map(|host| host.node.as_ref()?.params()).map(|params| params.space);
+        space.into_iter().flat_map(KeySpace::all_slots).filter(is_lost).collect()
+    }
+
+    fn all_copies(&self) -> impl Iterator<Item = &Copies> {
+        self.hosts.iter().filter_map(|host| host.node.as_ref()?.copies())
+    }
+
+    /// A slot that is not lost and is not served by as many as there should be, or somebody else keeps something of it.
+    fn unsettled(&self, lost: &[Slot], replicas: usize) -> Option<Slot> {
+        let space = self.hosts.iter().find_map(|host| host.node.as_ref()?.params()).map(|params| params.space);
+        let mut others = space.into_iter().flat_map(KeySpace::all_slots).filter(|slot| !lost.contains(slot));
+        others.find(|slot| {
+            let serving = self.all_copies().filter_map(|copies| copies.served(*slot)).count();
+            serving != replicas || self.all_copies().filter(|copies| copies.chain(*slot).is_some()).count() != replicas
+        })
     }
 
     /// The ring and the slots in lines, for failure messages.
@@ -154,7 +200,17 @@ impl World {
             Some(format!("host {id} {standing:?}: {settled:?} now {held}; knows {known:?}\n"))
         });
         let ring = self.watch.snapshot(self.now).0;
-        format!("{:?} {:?}\n{ring}{}", self.flaw(), self.watch.first_wrong(), slots.collect::<String>())
+        let slots = slots.collect::<String>();
+        let replicas =
+            self.hosts.iter().find_map(|host| host.node.as_ref()?.params()).map_or(0, |params| params.replicas);
+        let slot = self.unsettled(&self.lost_slots(), replicas);
+        let chains = slot.into_iter().flat_map(|slot| {
+            let of =
+                move |host: &Host| Some(format!("{} {:?}\n", host.addr, host.node.as_ref()?.copies()?.chain(slot)?));
+            self.hosts.iter().filter_map(of)
+        });
+        let chains = chains.collect::<String>();
+        format!("{:?} {:?}\n{ring}{slots}{slot:?}\n{chains}", self.flaw(), self.watch.first_wrong())
     }
 
     /// The length r of the successor lists.

@@ -17,10 +17,12 @@ pub struct Churn {
     pub nodes_max: usize,
     /// Joins, leaves and crashes.
     pub events: usize,
-    /// Nodes crash. With one copy of each key this loses data, so users are only judged without.
+    /// Nodes crash. They have no disks, and more of a key's may crash than it has copies: users are only judged without.
     pub crashes: bool,
     /// Operations of users between two events.
     pub operations: usize,
+    /// Copies of each key, if not as many as rings have that nobody has wished anything of.
+    pub replicas: Option<usize>,
 }
 
 /// What a run showed.
@@ -49,7 +51,12 @@ pub(super) fn churn_of(run: &Churn, overlay: OverlayConfig) -> Summary {
     let mut config = WorldConfig { overlay, ..WorldConfig::new(run.seed) };
     let successors = [2, 3, 4, 16][script.index(4)];
     let slot_bits = [0, 3, 6][script.index(3)];
-    config.wishes = Wishes { successors: Some(successors), slot_bits: Some(slot_bits), ..Wishes::default() };
+    config.wishes = Wishes {
+        successors: Some(successors),
+        slot_bits: Some(slot_bits),
+        replicas: run.replicas,
+        ..Wishes::default()
+    };
     let max = Span::millis([1, 5, 40][script.index(3)]);
     config.network.latency = Latency::Uniform { min: Span(100), max };
     if run.operations > 0 {

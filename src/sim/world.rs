@@ -37,8 +37,6 @@ pub struct WorldConfig {
     pub disk: DiskConfig,
     /// What must hold after every step.
     pub check: Check,
-    /// Nodes keep several copies of each key.
-    pub copies: bool,
 }
 
 /// What must hold after every step.
@@ -56,7 +54,7 @@ impl WorldConfig {
     pub fn new(seed: u64) -> Self {
         let (network, wishes) = (NetworkConfig::default(), Wishes::default());
         let (overlay, disk) = (OverlayConfig::default(), DiskConfig::default());
-        Self { seed, network, wishes, overlay, disk, check: Check::Ring, copies: false }
+        Self { seed, network, wishes, overlay, disk, check: Check::Ring }
     }
 }
 
@@ -258,12 +256,10 @@ impl World {
         config.overlay = self.config.overlay.clone();
         config.overlay.first_request = seed & 0x0fff_ffff;
         config.overlay.durable = self.config.disk.durable;
-        config.copies = self.config.copies;
         let now = self.now;
         let of = self.host_mut(host);
         config.memory.clone_from(&of.memory);
         if let Some(disk) = &of.disk {
-            config.holds = disk.store.holds().unwrap_or_default();
             config.views = disk.store.kept().unwrap_or_default();
             config.gauge = gauge(&disk.store);
         }
@@ -528,10 +524,7 @@ impl World {
             Event::Orphaned => self.counters.orphaned += 1,
             Event::Reformed => self.counters.reformed += 1,
             Event::Gone(_) => self.counters.gone += 1,
-            Event::Slots { took, claimed, .. } => {
-                self.counters.slots_taken += *took as u64;
-                self.counters.slots_claimed += *claimed as u64;
-            }
+            Event::Slots { took, .. } => self.counters.slots_taken += *took as u64,
             _ => {}
         }
     }

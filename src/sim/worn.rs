@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::base::Wall;
 use crate::data::register::Register;
-use crate::data::{Chunk, Cursor, HoldRow, KeySpace, ListQuery, MemoryStore, Page, Place, Slot, Store, Trouble, Usage};
+use crate::data::{Chunk, Cursor, KeySpace, ListQuery, MemoryStore, Page, Place, Slot, Store, Trouble, Usage};
 
 /// See the module.
 pub(super) struct Worn<'a> {
@@ -63,14 +63,6 @@ impl Store for Worn<'_> {
 
     fn expired(&self, now: Wall, limit: usize) -> Result<Vec<Place>, Trouble> {
         self.store.expired(now, limit)
-    }
-
-    fn holds(&self) -> Result<Vec<(Slot, HoldRow)>, Trouble> {
-        self.store.holds()
-    }
-
-    fn set_hold(&mut self, slot: Slot, row: Option<HoldRow>) -> Result<(), Trouble> {
-        self.store.set_hold(slot, row)
     }
 
     fn kept(&self) -> Result<Vec<(Slot, String)>, Trouble> {

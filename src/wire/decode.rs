@@ -18,9 +18,9 @@ use crate::base::{Capacity, Contact, Id, Ids, Incarnation, Span, Wall};
 use crate::data::{
     Command, Condition, Cursor, Item, Key, ListQuery, Outcome, Page, Put, Record, Slot, Tag, Trouble, Version,
 };
-use crate::node::{Call, KvReply, Message, NodeInfo, Reply, RingParams, Wishes};
+use crate::node::{Call, Message, NodeInfo, Reply, RingParams, Wishes};
 use crate::overlay::{Aim, CONTACTS_PAGE, Found, JoinVerdict, Lookup, NextHop, RingMessage, Standing, Want};
-use crate::replication::{HoldingMessage, SlotRun, View};
+use crate::replication::{SlotRun, View};
 
 /// Why bytes are no message. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +76,7 @@ pub fn decode_with(frame: &[u8], ids: &mut Ids) -> Decoded<Packet> {
         }
         body => match reader.ring(body)? {
             Ok(message) => Message::Ring(message),
-            Err(body) => match reader.copies(body)? {
-                Ok(message) => Message::Copies(Box::new(message)),
-                Err(body) => Message::Holding(reader.holding(body)?),
-            },
+            Err(body) => Message::Copies(Box::new(reader.copies(body)?)),
         },
     };
     Ok(Packet::Message(message))
@@ -205,40 +202,6 @@ impl Reader<'_> {
         })
     }
 
-    fn holding(&mut self, body: pb::envelope::Body) -> Decoded<HoldingMessage> {
-        use pb::envelope::Body;
-        Ok(match body {
-            Body::ViewQuery(m) => HoldingMessage::Query { runs: runs(m.runs)? },
-            Body::ViewNotice(m) => {
-                let views = m.views.into_iter().map(|of| Ok((run(of.run)?, self.some_view(of.view)?)));
-                HoldingMessage::Notice { views: views.collect::<Decoded<_>>()?, answer: m.answer }
-            }
-            Body::SlotOffer(m) => HoldingMessage::Offer { runs: epoch_runs(m.runs)?, leaving: m.leaving },
-            Body::SlotDecline(m) => HoldingMessage::Decline { runs: runs(m.runs)? },
-            Body::SlotFetch(m) => HoldingMessage::Fetch {
-                slot: Slot(m.slot),
-                epoch: m.epoch,
-                serial: m.serial,
-                after: m.after.map(|c| self.cursor(c)).transpose()?,
-            },
-            Body::SlotChunk(m) => {
-                let entries = m.entries.into_iter().map(|e| Ok((key(e.key)?, e.record.map(record).transpose()?)));
-                HoldingMessage::Chunk {
-                    slot: Slot(m.slot),
-                    epoch: m.epoch,
-                    serial: m.serial,
-                    entries: entries.collect::<Decoded<_>>()?,
-                    next: m.next.map(|c| self.cursor(c)).transpose()?,
-                    last: m.last,
-                }
-            }
-            Body::SlotTaken(m) => {
-                HoldingMessage::Taken { slot: Slot(m.slot), epoch: m.epoch, view: self.some_view(m.view)? }
-            }
-            _ => return Err(WireError::Unknown),
-        })
-    }
-
     pub(super) fn cursor(&mut self, cursor: pb::Cursor) -> Decoded<Cursor> {
         Ok((self.id(cursor.id)?, key(cursor.key)?))
     }
@@ -249,10 +212,6 @@ impl Reader<'_> {
             return Err(WireError::Missing("a member of the view"));
         }
         Ok(View { epoch: view.epoch, members: members.into() })
-    }
-
-    fn some_view(&mut self, view: Option<pb::View>) -> Decoded<View> {
-        self.view(view.ok_or(WireError::Missing("the view"))?)
     }
 
     fn contacts(&mut self, list: Vec<pb::Contact>) -> Decoded<Vec<Contact>> {
@@ -292,7 +251,6 @@ impl Reader<'_> {
     fn reply(&mut self, reply: pb::reply::Reply) -> Decoded<Reply> {
         use pb::reply::Reply as From;
         Ok(match reply {
-            From::Kv(reply) => Reply::Kv(self.kv_reply(reply.reply.ok_or(WireError::Unknown)?)?),
             From::List(list) => {
                 if list.items.len() > LIST_LIMIT_MAX {
                     return Err(WireError::TooLarge("the page"));
@@ -306,16 +264,6 @@ impl Reader<'_> {
         })
     }
 
-    fn kv_reply(&mut self, reply: pb::kv_reply::Reply) -> Decoded<KvReply> {
-        use pb::kv_reply::Reply as From;
-        Ok(match reply {
-            From::Busy(pb::Busy {}) => KvReply::Busy,
-            From::Trouble(of) => KvReply::Failed(trouble(of.kind.ok_or(WireError::Unknown)?)?),
-            From::Elsewhere(of) => KvReply::Elsewhere(of.view.map(|view| self.view(view)).transpose()?),
-            reply => KvReply::Done(outcome(reply)?),
-        })
-    }
-
     fn info(&mut self, info: pb::InfoReply) -> Decoded<NodeInfo> {
         Ok(NodeInfo {
             contact: self.some_contact(info.contact, "the node")?,
@@ -324,6 +272,7 @@ impl Reader<'_> {
             predecessor: info.predecessor.map(|c| self.contact(c)).transpose()?,
             successors: self.contacts(info.successors)?,
             slots: info.slots,
+            slots_moving: info.slots_moving,
             keys: info.keys,
             bytes: info.bytes,
             uptime_ms: info.uptime_ms,
@@ -335,10 +284,9 @@ impl Reader<'_> {
 fn call_of(call: pb::call::Call) -> Decoded<Call> {
     use pb::call::Call as From;
     Ok(match call {
-        From::Kv(pb::KvCall { key: bytes, command: Some(of), operation: Some(id), again }) => {
-            Call::Operate { key: key(bytes)?, operation: operation(of, id, again)? }
+        From::Operate(call) => {
+            Call::Operate { key: key(call.key)?, operation: operation(call.command, call.operation, call.again)? }
         }
-        From::Kv(kv) => Call::Kv { key: key(kv.key)?, command: command(kv.command.ok_or(WireError::Unknown)?)? },
         From::List(list) => {
             let limit = list.limit as usize;
             let longest = list.prefix.len().max(list.after.as_ref().map_or(0, Vec::len));
@@ -352,22 +300,21 @@ fn call_of(call: pb::call::Call) -> Decoded<Call> {
     })
 }
 
-pub(super) fn outcome(reply: pb::kv_reply::Reply) -> Decoded<Outcome> {
-    use pb::kv_reply::Reply as From;
-    Ok(match reply {
+pub(super) fn outcome(outcome: Option<pb::Outcome>) -> Decoded<Outcome> {
+    use pb::outcome::Outcome as From;
+    Ok(match outcome.and_then(|outcome| outcome.outcome).ok_or(WireError::Unknown)? {
         From::Found(found) => Outcome::Found(record(found)?),
         From::NotFound(pb::NotFound {}) => Outcome::NotFound,
         From::Created(at) => Outcome::Created(version(at)?),
         From::Replaced(at) => Outcome::Replaced(version(at)?),
         From::Deleted(pb::Deleted {}) => Outcome::Deleted,
         From::PreconditionFailed(of) => Outcome::PreconditionFailed(of.current.map(version).transpose()?),
-        From::Busy(_) | From::Trouble(_) | From::Elsewhere(_) => return Err(WireError::Invalid("an outcome")),
     })
 }
 
-pub(super) fn command(command: pb::kv_call::Command) -> Decoded<Command> {
-    use pb::kv_call::Command as From;
-    Ok(match command {
+pub(super) fn command(command: Option<pb::operate_call::Command>) -> Decoded<Command> {
+    use pb::operate_call::Command as From;
+    Ok(match command.ok_or(WireError::Unknown)? {
         From::Get(pb::Get {}) => Command::Get,
         From::Put(put) => Command::Put(Put {
             value: value(put.value)?,

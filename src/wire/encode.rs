@@ -10,9 +10,9 @@ use super::handshake::{Hello, Refusal, RefusalCode};
 use super::pb;
 use crate::base::{Contact, Id, Span};
 use crate::data::{Command, Condition, Cursor, Item, Outcome, Record, Tag, Trouble, Version};
-use crate::node::{Call, KvReply, Message, NodeInfo, Reply, RingParams, Wishes};
+use crate::node::{Call, Message, NodeInfo, Reply, RingParams, Wishes};
 use crate::overlay::{Aim, JoinVerdict, NextHop, RingMessage, Standing, Want};
-use crate::replication::{HoldingMessage, SlotRun, View};
+use crate::replication::{SlotRun, View};
 
 /// Appends one frame, prefix and all, to `out`.
 pub fn encode(packet: &Packet, out: &mut Vec<u8>) {
@@ -34,7 +34,6 @@ fn body(packet: &Packet) -> pb::envelope::Body {
         }
         Packet::Goodbye => Body::Goodbye(pb::Goodbye {}),
         Packet::Message(Message::Ring(message)) => ring(message),
-        Packet::Message(Message::Holding(message)) => holding(message),
         Packet::Message(Message::Copies(message)) => copies(message),
         Packet::Message(Message::Call { request, call }) => {
             Body::Call(pb::Call { request: *request, call: Some(call_pb(call)) })
@@ -193,45 +192,6 @@ fn standing_pb(standing: Standing) -> pb::Standing {
 
 // ----- slots -----
 
-fn holding(message: &HoldingMessage) -> pb::envelope::Body {
-    use pb::envelope::Body;
-    match message {
-        HoldingMessage::Query { runs } => {
-            Body::ViewQuery(pb::ViewQuery { runs: runs.iter().copied().map(run).collect() })
-        }
-        HoldingMessage::Notice { views, answer } => {
-            let views = views.iter().map(|(of, value)| pb::ViewRun { run: Some(run(*of)), view: Some(view(value)) });
-            Body::ViewNotice(pb::ViewNotice { views: views.collect(), answer: *answer })
-        }
-        HoldingMessage::Offer { runs, leaving } => {
-            Body::SlotOffer(pb::SlotOffer { runs: epoch_runs(runs), leaving: *leaving })
-        }
-        HoldingMessage::Decline { runs } => {
-            Body::SlotDecline(pb::SlotDecline { runs: runs.iter().copied().map(run).collect() })
-        }
-        HoldingMessage::Fetch { slot, epoch, serial, after } => Body::SlotFetch(pb::SlotFetch {
-            slot: slot.0,
-            epoch: *epoch,
-            serial: *serial,
-            after: after.as_ref().map(cursor),
-        }),
-        HoldingMessage::Chunk { slot, epoch, serial, entries, next, last } => Body::SlotChunk(pb::SlotChunk {
-            slot: slot.0,
-            epoch: *epoch,
-            serial: *serial,
-            entries: entries
-                .iter()
-                .map(|(key, value)| pb::Entry { key: key.as_bytes().to_vec(), record: value.as_ref().map(record) })
-                .collect(),
-            next: next.as_ref().map(cursor),
-            last: *last,
-        }),
-        HoldingMessage::Taken { slot, epoch, view: taken } => {
-            Body::SlotTaken(pb::SlotTaken { slot: slot.0, epoch: *epoch, view: Some(view(taken)) })
-        }
-    }
-}
-
 pub(super) fn run(run: SlotRun) -> pb::SlotRun {
     pb::SlotRun { first: run.first.0, count: run.count }
 }
@@ -253,11 +213,7 @@ pub(super) fn cursor((at, key): &Cursor) -> pb::Cursor {
 fn call_pb(call: &Call) -> pb::call::Call {
     use pb::call::Call as To;
     match call {
-        Call::Kv { key, command } => {
-            let (key, command) = (key.as_bytes().to_vec(), Some(command_pb(command)));
-            To::Kv(pb::KvCall { key, command, operation: None, again: false })
-        }
-        Call::Operate { key, operation } => To::Kv(pb::KvCall {
+        Call::Operate { key, operation } => To::Operate(pb::OperateCall {
             key: key.as_bytes().to_vec(),
             command: Some(command_pb(&operation.command)),
             operation: Some(op_id(&operation.id)),
@@ -273,8 +229,8 @@ fn call_pb(call: &Call) -> pb::call::Call {
     }
 }
 
-fn command_pb(command: &Command) -> pb::kv_call::Command {
-    use pb::kv_call::Command as To;
+fn command_pb(command: &Command) -> pb::operate_call::Command {
+    use pb::operate_call::Command as To;
     match command {
         Command::Get => To::Get(pb::Get {}),
         Command::Put(put) => To::Put(pb::Put {
@@ -301,7 +257,6 @@ fn condition(condition: &Condition) -> Option<pb::Condition> {
 fn reply_pb(reply: &Reply) -> pb::reply::Reply {
     use pb::reply::Reply as To;
     match reply {
-        Reply::Kv(reply) => To::Kv(pb::KvReply { reply: Some(kv_reply(reply)) }),
         Reply::List { served, page } => To::List(pb::ListReply {
             served: epoch_runs(served),
             items: page.items.iter().map(item).collect(),
@@ -313,21 +268,19 @@ fn reply_pb(reply: &Reply) -> pb::reply::Reply {
     }
 }
 
-pub(super) fn kv_reply(reply: &KvReply) -> pb::kv_reply::Reply {
-    use pb::kv_reply::Reply as To;
-    match reply {
-        KvReply::Done(Outcome::Found(found)) => To::Found(record(found)),
-        KvReply::Done(Outcome::NotFound) => To::NotFound(pb::NotFound {}),
-        KvReply::Done(Outcome::Created(at)) => To::Created(version(at)),
-        KvReply::Done(Outcome::Replaced(at)) => To::Replaced(version(at)),
-        KvReply::Done(Outcome::Deleted) => To::Deleted(pb::Deleted {}),
-        KvReply::Done(Outcome::PreconditionFailed(current)) => {
+pub(super) fn outcome(outcome: &Outcome) -> pb::Outcome {
+    use pb::outcome::Outcome as To;
+    let outcome = match outcome {
+        Outcome::Found(found) => To::Found(record(found)),
+        Outcome::NotFound => To::NotFound(pb::NotFound {}),
+        Outcome::Created(at) => To::Created(version(at)),
+        Outcome::Replaced(at) => To::Replaced(version(at)),
+        Outcome::Deleted => To::Deleted(pb::Deleted {}),
+        Outcome::PreconditionFailed(current) => {
             To::PreconditionFailed(pb::PreconditionFailed { current: current.as_ref().map(version) })
         }
-        KvReply::Busy => To::Busy(pb::Busy {}),
-        KvReply::Elsewhere(of) => To::Elsewhere(pb::Elsewhere { view: of.as_ref().map(view) }),
-        KvReply::Failed(of) => To::Trouble(pb::Trouble { kind: Some(trouble(of)) }),
-    }
+    };
+    pb::Outcome { outcome: Some(outcome) }
 }
 
 pub(super) fn trouble(trouble: &Trouble) -> pb::trouble::Kind {
@@ -357,6 +310,7 @@ fn info_pb(info: &NodeInfo) -> pb::InfoReply {
         predecessor: info.predecessor.as_ref().map(contact),
         successors: contacts(&info.successors),
         slots: info.slots,
+        slots_moving: info.slots_moving,
         keys: info.keys,
         bytes: info.bytes,
         uptime_ms: info.uptime_ms,

@@ -10,9 +10,9 @@ use crate::base::Incarnation;
 use crate::node::{Hope, RingParams, Wishes};
 
 /// The lowest protocol version that this program speaks.
-pub const PROTOCOL_MIN: u32 = 1;
+pub const PROTOCOL_MIN: u32 = 2;
 /// The highest.
-pub const PROTOCOL_MAX: u32 = 1;
+pub const PROTOCOL_MAX: u32 = 2;
 /// The largest first frame.
 pub const HELLO_BYTES_MAX: usize = 4_096;
 

@@ -3,7 +3,7 @@
 pub struct Envelope {
     #[prost(
         oneof = "envelope::Body",
-        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 48, 49, 50, 51, 52, 53, 54, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 82, 83, 80, 81"
+        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 82, 83, 80, 81"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -56,21 +56,6 @@ pub mod envelope {
         ProbeFor(super::ProbeFor),
         #[prost(message, tag = "33")]
         Vouch(super::Vouch),
-        /// The slots.
-        #[prost(message, tag = "48")]
-        ViewQuery(super::ViewQuery),
-        #[prost(message, tag = "49")]
-        ViewNotice(super::ViewNotice),
-        #[prost(message, tag = "50")]
-        SlotOffer(super::SlotOffer),
-        #[prost(message, tag = "51")]
-        SlotDecline(super::SlotDecline),
-        #[prost(message, tag = "52")]
-        SlotFetch(super::SlotFetch),
-        #[prost(message, tag = "53")]
-        SlotChunk(super::SlotChunk),
-        #[prost(message, tag = "54")]
-        SlotTaken(super::SlotTaken),
         /// The copies.
         #[prost(message, tag = "64")]
         CopyQuery(super::CopyQuery),
@@ -405,13 +390,6 @@ pub struct View {
     #[prost(message, repeated, tag = "2")]
     pub members: ::prost::alloc::vec::Vec<Contact>,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ViewRun {
-    #[prost(message, optional, tag = "1")]
-    pub run: ::core::option::Option<SlotRun>,
-    #[prost(message, optional, tag = "2")]
-    pub view: ::core::option::Option<View>,
-}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EpochRun {
     #[prost(message, optional, tag = "1")]
@@ -419,80 +397,12 @@ pub struct EpochRun {
     #[prost(uint64, tag = "2")]
     pub epoch: u64,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ViewQuery {
-    #[prost(message, repeated, tag = "1")]
-    pub runs: ::prost::alloc::vec::Vec<SlotRun>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ViewNotice {
-    #[prost(message, repeated, tag = "1")]
-    pub views: ::prost::alloc::vec::Vec<ViewRun>,
-    #[prost(bool, tag = "2")]
-    pub answer: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SlotOffer {
-    #[prost(message, repeated, tag = "1")]
-    pub runs: ::prost::alloc::vec::Vec<EpochRun>,
-    #[prost(bool, tag = "2")]
-    pub leaving: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SlotDecline {
-    #[prost(message, repeated, tag = "1")]
-    pub runs: ::prost::alloc::vec::Vec<SlotRun>,
-}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cursor {
     #[prost(message, optional, tag = "1")]
     pub id: ::core::option::Option<Id>,
     #[prost(bytes = "vec", tag = "2")]
     pub key: ::prost::alloc::vec::Vec<u8>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SlotFetch {
-    #[prost(uint32, tag = "1")]
-    pub slot: u32,
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    #[prost(uint64, tag = "3")]
-    pub serial: u64,
-    #[prost(message, optional, tag = "4")]
-    pub after: ::core::option::Option<Cursor>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SlotChunk {
-    #[prost(uint32, tag = "1")]
-    pub slot: u32,
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    #[prost(uint64, tag = "3")]
-    pub serial: u64,
-    #[prost(message, repeated, tag = "4")]
-    pub entries: ::prost::alloc::vec::Vec<Entry>,
-    #[prost(message, optional, tag = "5")]
-    pub next: ::core::option::Option<Cursor>,
-    /// Present in the last chunk: the counter of the slot's versions.
-    #[prost(uint64, optional, tag = "6")]
-    pub last: ::core::option::Option<u64>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SlotTaken {
-    #[prost(uint32, tag = "1")]
-    pub slot: u32,
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    #[prost(message, optional, tag = "3")]
-    pub view: ::core::option::Option<View>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Entry {
-    #[prost(bytes = "vec", tag = "1")]
-    pub key: ::prost::alloc::vec::Vec<u8>,
-    /// Absent: removed.
-    #[prost(message, optional, tag = "2")]
-    pub record: ::core::option::Option<Record>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Turn {
@@ -510,12 +420,12 @@ pub struct OpId {
     #[prost(uint64, tag = "3")]
     pub issued: u64,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ended {
     #[prost(message, optional, tag = "1")]
     pub operation: ::core::option::Option<OpId>,
     #[prost(message, optional, tag = "2")]
-    pub outcome: ::core::option::Option<KvReply>,
+    pub outcome: ::core::option::Option<Outcome>,
 }
 /// What is under a key, with the latest operations on it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -824,20 +734,20 @@ pub struct Delete {
     pub condition: ::core::option::Option<Condition>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct KvCall {
+pub struct OperateCall {
     #[prost(bytes = "vec", tag = "1")]
     pub key: ::prost::alloc::vec::Vec<u8>,
-    /// To a member of the key's view: under which name to carry it out.
+    /// Under which name to carry it out.
     #[prost(message, optional, tag = "5")]
     pub operation: ::core::option::Option<OpId>,
     /// It may have been carried out by an earlier try.
     #[prost(bool, tag = "6")]
     pub again: bool,
-    #[prost(oneof = "kv_call::Command", tags = "2, 3, 4")]
-    pub command: ::core::option::Option<kv_call::Command>,
+    #[prost(oneof = "operate_call::Command", tags = "2, 3, 4")]
+    pub command: ::core::option::Option<operate_call::Command>,
 }
-/// Nested message and enum types in `KvCall`.
-pub mod kv_call {
+/// Nested message and enum types in `OperateCall`.
+pub mod operate_call {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Command {
         #[prost(message, tag = "2")]
@@ -876,7 +786,7 @@ pub mod call {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Call {
         #[prost(message, tag = "2")]
-        Kv(super::KvCall),
+        Operate(super::OperateCall),
         #[prost(message, tag = "3")]
         List(super::ListCall),
         #[prost(message, tag = "4")]
@@ -890,16 +800,9 @@ pub struct NotFound {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Deleted {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Busy {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PreconditionFailed {
     #[prost(message, optional, tag = "1")]
     pub current: ::core::option::Option<Version>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Elsewhere {
-    #[prost(message, optional, tag = "1")]
-    pub view: ::core::option::Option<View>,
 }
 /// How an operation went at a member.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -912,7 +815,7 @@ pub mod ran_reply {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Reply {
         #[prost(message, tag = "1")]
-        Done(super::KvReply),
+        Done(super::Outcome),
         /// Nobody can say whether it was carried out.
         #[prost(message, tag = "2")]
         Unknown(super::Unknown),
@@ -933,15 +836,15 @@ pub struct NotNow {
     #[prost(bool, tag = "2")]
     pub again: bool,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct KvReply {
-    #[prost(oneof = "kv_reply::Reply", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
-    pub reply: ::core::option::Option<kv_reply::Reply>,
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Outcome {
+    #[prost(oneof = "outcome::Outcome", tags = "1, 2, 3, 4, 5, 6")]
+    pub outcome: ::core::option::Option<outcome::Outcome>,
 }
-/// Nested message and enum types in `KvReply`.
-pub mod kv_reply {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Reply {
+/// Nested message and enum types in `Outcome`.
+pub mod outcome {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
         #[prost(message, tag = "1")]
         Found(super::Record),
         #[prost(message, tag = "2")]
@@ -954,13 +857,6 @@ pub mod kv_reply {
         Deleted(super::Deleted),
         #[prost(message, tag = "6")]
         PreconditionFailed(super::PreconditionFailed),
-        #[prost(message, tag = "7")]
-        Busy(super::Busy),
-        #[prost(message, tag = "8")]
-        Elsewhere(super::Elsewhere),
-        /// The store of the holder could not do it; nothing was changed.
-        #[prost(message, tag = "9")]
-        Trouble(super::Trouble),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1032,20 +928,21 @@ pub struct InfoReply {
     pub uptime_ms: u64,
     #[prost(string, tag = "10")]
     pub version: ::prost::alloc::string::String,
+    /// Slots whose members are not yet what they should be.
+    #[prost(uint32, tag = "11")]
+    pub slots_moving: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(oneof = "reply::Reply", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "reply::Reply", tags = "3, 4, 5, 6")]
     pub reply: ::core::option::Option<reply::Reply>,
 }
 /// Nested message and enum types in `Reply`.
 pub mod reply {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Reply {
-        #[prost(message, tag = "2")]
-        Kv(super::KvReply),
         #[prost(message, tag = "3")]
         List(super::ListReply),
         #[prost(message, tag = "4")]

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::limits::VALUE_BYTES_LIMIT;
+use crate::replication::copies::Ran;
 use crate::wire::copies::samples;
 use crate::wire::{FrameDecoder, Packet, RefusalCode, encode};
 
@@ -44,10 +45,6 @@ fn run(first: u32, count: u32) -> SlotRun {
 
 fn view() -> View {
     View { epoch: 4, members: [contact(1), contact(2)].into() }
-}
-
-fn cursor() -> Cursor {
-    (CAPACITY.hash(b"k"), key("k"))
 }
 
 fn hello() -> Hello {
@@ -108,31 +105,16 @@ fn ring_samples() -> Vec<(&'static str, RingMessage)> {
     ]
 }
 
-fn holding_samples() -> Vec<(&'static str, HoldingMessage)> {
-    let (slot, epoch, serial) = (Slot(17), 4, 2);
-    let entries = vec![(key("k"), Some(record())), (key("gone"), None)];
-    vec![
-        ("view_query", HoldingMessage::Query { runs: vec![run(1, 2), run(9, 1)] }),
-        ("view_notice", HoldingMessage::Notice { views: vec![(run(1, 2), view())], answer: true }),
-        ("slot_offer", HoldingMessage::Offer { runs: vec![(run(1, 2), 4)], leaving: true }),
-        ("slot_decline", HoldingMessage::Decline { runs: vec![run(1, 2)] }),
-        ("slot_fetch", HoldingMessage::Fetch { slot, epoch, serial, after: Some(cursor()) }),
-        ("slot_chunk", HoldingMessage::Chunk { slot, epoch, serial, entries, next: Some(cursor()), last: None }),
-        ("slot_chunk.last", HoldingMessage::Chunk { slot, epoch, serial, entries: vec![], next: None, last: Some(0) }),
-        ("slot_taken", HoldingMessage::Taken { slot, epoch, view: view() }),
-    ]
-}
-
 fn call_samples() -> Vec<(&'static str, Call)> {
     let condition = Condition { if_match: Some(Tag::Of(vec![version(1)])), if_none_match: Some(Tag::Any) };
     let never = Condition { if_match: Some(Tag::Of(vec![])), if_none_match: None };
     let put = Put { value: Arc::from(*b"v"), content_type: None, ttl_ms: Some(30_000), condition };
-    let kv = |command| Call::Kv { key: key("a/b"), command };
+    let operate = |command| samples::call(command);
     vec![
-        ("call.get", kv(Command::Get)),
-        ("call.put", kv(Command::Put(put))),
-        ("call.delete", kv(Command::Delete(Condition::default()))),
-        ("call.delete_never", kv(Command::Delete(never))),
+        ("call.get", operate(Command::Get)),
+        ("call.put", operate(Command::Put(put))),
+        ("call.delete", operate(Command::Delete(Condition::default()))),
+        ("call.delete_never", operate(Command::Delete(never))),
         ("call.list", Call::List(ListQuery { prefix: b"p".to_vec(), after: Some(vec![]), limit: 5 })),
         ("call.holder", Call::Holder(Slot(3))),
         ("call.info", Call::Info),
@@ -140,7 +122,8 @@ fn call_samples() -> Vec<(&'static str, Call)> {
 }
 
 fn reply_samples() -> Vec<(&'static str, Reply)> {
-    let done = |outcome| Reply::Kv(KvReply::Done(outcome));
+    let done = |outcome| Reply::Ran(Ran::Done(outcome));
+    let failed = |trouble| Reply::Ran(Ran::Failed(trouble));
     let item = Item { key: key("k"), size: 5, version: version(2), content_type: None, expires: Some(Wall(1)) };
     let info = NodeInfo {
         contact: contact(1),
@@ -149,6 +132,7 @@ fn reply_samples() -> Vec<(&'static str, Reply)> {
         predecessor: None,
         successors: vec![contact(2)],
         slots: 512,
+        slots_moving: 3,
         keys: 10,
         bytes: 1_000,
         uptime_ms: 5,
@@ -162,11 +146,11 @@ fn reply_samples() -> Vec<(&'static str, Reply)> {
         ("reply.replaced_in_a_later_round", done(Outcome::Replaced(Version { round: 300, ..version(1) }))),
         ("reply.deleted", done(Outcome::Deleted)),
         ("reply.precondition_failed", done(Outcome::PreconditionFailed(Some(version(1))))),
-        ("reply.busy", Reply::Kv(KvReply::Busy)),
-        ("reply.elsewhere", Reply::Kv(KvReply::Elsewhere(Some(view())))),
-        ("reply.full", Reply::Kv(KvReply::Failed(Trouble::Full("the disk is full".to_owned())))),
-        ("reply.damaged", Reply::Kv(KvReply::Failed(Trouble::Damaged(key("k"))))),
-        ("reply.broken", Reply::Kv(KvReply::Failed(Trouble::Broken("I/O error".to_owned())))),
+        ("reply.full", failed(Trouble::Full("the disk is full".to_owned()))),
+        ("reply.damaged", failed(Trouble::Damaged(key("k")))),
+        ("reply.broken", failed(Trouble::Broken("I/O error".to_owned()))),
+        ("reply.unknown", Reply::Ran(Ran::Unknown)),
+        ("reply.not_now", Reply::Ran(Ran::NotNow { elsewhere: Some(view()), again: true })),
         ("reply.list", Reply::List { served: vec![(run(0, 4), 1)], page: Page { items: vec![item], more: true } }),
         ("reply.holder", Reply::Holder(None)),
         ("reply.info", Reply::Info(Box::new(info))),
@@ -183,11 +167,7 @@ fn samples() -> Vec<(&'static str, Packet)> {
     ];
     let message = |m| Packet::Message(m);
     all.extend(ring_samples().into_iter().map(|(name, m)| (name, message(Message::Ring(m)))));
-    all.extend(holding_samples().into_iter().map(|(name, m)| (name, message(Message::Holding(m)))));
     all.extend(samples::messages().into_iter().map(|(name, m)| (name, message(Message::Copies(Box::new(m))))));
-    all.push(("call.operate", message(Message::Call { request: 1, call: samples::call() })));
-    let ran = samples::replies().into_iter();
-    all.extend(ran.map(|(name, reply)| (name, message(Message::Reply { request: 1, reply }))));
     all.extend(call_samples().into_iter().map(|(name, call)| (name, message(Message::Call { request: 1, call }))));
     all.extend(reply_samples().into_iter().map(|(name, reply)| (name, message(Message::Reply { request: 1, reply }))));
     all
@@ -239,13 +219,14 @@ fn what_a_peer_gets_wrong_is_named() {
     use pb::envelope::Body;
     let broken = |body| pb::Envelope { body: Some(body) }.encode_to_vec();
     let big = "x".repeat(300);
+    let operation = Some(pb::OpId { node: Some(pb::U128::default()), n: 1, issued: 1 });
     let cases = [
         (vec![0xff; 8], WireError::Malformed),
         (pb::Envelope { body: None }.encode_to_vec(), WireError::Unknown),
         (vec![0xfa, 0x3f, 0], WireError::Unknown),
         (broken(Body::Offer(pb::Offer { contact: None })), WireError::Missing("the contact")),
         (
-            broken(Body::SlotChunk(pb::SlotChunk { entries: vec![pb::Entry::default()], ..Default::default() })),
+            broken(Body::CopyPart(pb::CopyPart { entries: vec![pb::CopyEntry::default()], ..Default::default() })),
             WireError::Invalid("a key"),
         ),
         (
@@ -259,12 +240,13 @@ fn what_a_peer_gets_wrong_is_named() {
         (
             broken(Body::Call(pb::Call {
                 request: 1,
-                call: Some(pb::call::Call::Kv(pb::KvCall {
+                call: Some(pb::call::Call::Operate(pb::OperateCall {
                     key: b"k".to_vec(),
-                    command: Some(pb::kv_call::Command::Put(pb::Put {
+                    command: Some(pb::operate_call::Command::Put(pb::Put {
                         content_type: Some("a\r\nb: c".into()),
                         ..Default::default()
                     })),
+                    operation,
                     ..Default::default()
                 })),
             })),
@@ -273,12 +255,13 @@ fn what_a_peer_gets_wrong_is_named() {
         (
             broken(Body::Call(pb::Call {
                 request: 1,
-                call: Some(pb::call::Call::Kv(pb::KvCall {
+                call: Some(pb::call::Call::Operate(pb::OperateCall {
                     key: b"k".to_vec(),
-                    command: Some(pb::kv_call::Command::Put(pb::Put {
+                    command: Some(pb::operate_call::Command::Put(pb::Put {
                         value: vec![0; VALUE_BYTES_LIMIT + 1],
                         ..Default::default()
                     })),
+                    operation,
                     ..Default::default()
                 })),
             })),

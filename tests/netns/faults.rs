@@ -15,7 +15,7 @@ const FAULT: Duration = Duration::from_secs(25);
 /// Until those who are left have counted the others out, one after the other.
 const COUNTED_OUT: Duration = Duration::from_secs(45);
 /// With a round trip of 400 ms, and a second more for every lost packet, of which there are dozens.
-const FORMS_SLOWLY: Duration = Duration::from_secs(60);
+const FORMS_SLOWLY: Duration = Duration::from_secs(240);
 
 /// Lets a fault last so long in all.
 fn last(since: Instant, length: Duration) {

@@ -83,7 +83,7 @@ fn two_nodes_join_three_and_two_of_those_leave_by_request_and_by_signal_under_lo
         node.has_not_panicked();
     }
     let report = ring.wait_settled();
-    assert_eq!(report.nodes.iter().map(|node| node.keys).sum::<u64>(), expected.len() as u64);
+    assert_eq!(report.nodes.iter().map(|node| node.keys).sum::<u64>(), 3 * expected.len() as u64);
 }
 
 struct OverWhenDropped<'a>(&'a AtomicBool);

@@ -6,10 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chordkv::base::{Capacity, Contact, Incarnation, Wall};
-use chordkv::data::{Command, Condition, Item, Key, ListQuery, Outcome, Page, Put, Record, Slot, Tag, Version};
-use chordkv::node::{Call, KvReply, Message, NodeInfo, Reply};
+use chordkv::data::register::{Accepted, OpId, Recent, State};
+use chordkv::data::{
+    Answer, Ask, Command, Condition, Item, Key, ListQuery, Outcome, Page, Put, Record, Slot, Tag, Trouble, Version,
+};
+use chordkv::node::{Call, Message, NodeInfo, Reply};
 use chordkv::overlay::{Found, JoinVerdict, Lookup, NextHop, RingMessage, Standing, Want};
-use chordkv::replication::{HoldingMessage, SlotRun, View};
+use chordkv::replication::chain::{Promise, Turn};
+use chordkv::replication::copies::{CopyMessage, Operation, Ran};
+use chordkv::replication::{SlotRun, View};
 use chordkv::wire::{Hello, Packet, Refusal, RefusalCode};
 
 use crate::support::peer::{Peer, bytes_of, hello};
@@ -279,7 +284,7 @@ fn a_joiner_that_hears_of_everything_and_answers_nothing_is_left_out_in_the_end(
 /// are as old as can be: whoever is let in is believed what is newer.
 fn every_kind(own: SocketAddr) -> Vec<Message> {
     let mut all: Vec<Message> = ring_messages(own).into_iter().map(Message::Ring).collect();
-    all.extend(holding_messages(own).into_iter().map(Message::Holding));
+    all.extend(copy_messages(own).into_iter().map(|message| Message::Copies(Box::new(message))));
     all.extend(calls().into_iter().map(|call| Message::Call { request: 1, call }));
     all.extend(
         replies(own)
@@ -320,28 +325,64 @@ fn ring_messages(own: SocketAddr) -> Vec<RingMessage> {
     ]
 }
 
-fn holding_messages(own: SocketAddr) -> Vec<HoldingMessage> {
+fn copy_messages(own: SocketAddr) -> Vec<CopyMessage> {
     let (slot, run, epoch) = (Slot(17), SlotRun { first: Slot(0), count: 1_024 }, 0);
     let outside = SlotRun { first: Slot(u32::MAX), count: u32::MAX };
-    let view = View::of_one(epoch, contact(own));
+    let views = vec![View::of_one(epoch, contact(own))];
+    let members = vec![contact(own)];
     let key = Key::new(*b"k").expect("a key");
     let after = Some((Capacity::MAX.hash(b"k"), key.clone()));
-    let entries = vec![(key, Some(record())), (Key::new(*b"gone").expect("a key"), None)];
+    let turn = Turn { n: u64::MAX, node: Incarnation(77) };
+    let ballot = record().version;
+    let state = State { record: Some(record()), recent: Recent::new(Vec::new(), None) };
+    let accepted = Accepted { ballot, copied: false, state: state.clone() };
+    let promise = Promise { accepted: Some((turn, members.clone().into())), complete: true };
+    let fetch = |slot, serial, ahead| CopyMessage::Fetch {
+        slot,
+        epoch,
+        views: views.clone(),
+        ahead,
+        digest: None,
+        serial,
+        after: after.clone(),
+    };
+    let part = |epoch| {
+        let entries = vec![(key.clone(), accepted.clone())];
+        CopyMessage::Part { slot, epoch, serial: 2, entries, next: None }
+    };
+    let ask = |ask| CopyMessage::Ask { number: 9, slot, epoch, key: key.clone(), ask };
     vec![
-        HoldingMessage::Query { runs: vec![run, outside] },
-        HoldingMessage::Notice { views: vec![(run, view.clone()), (outside, view.clone())], answer: true },
-        HoldingMessage::Offer { runs: vec![(run, epoch), (outside, u64::MAX)], leaving: true },
-        HoldingMessage::Decline { runs: vec![run, outside] },
-        HoldingMessage::Fetch { slot, epoch, serial: 2, after: after.clone() },
-        HoldingMessage::Fetch { slot: Slot(u32::MAX), epoch: u64::MAX, serial: u64::MAX, after: None },
-        HoldingMessage::Chunk { slot, epoch, serial: 2, entries, next: after, last: None },
-        HoldingMessage::Chunk { slot, epoch, serial: 0, entries: vec![], next: None, last: Some(u64::MAX) },
-        HoldingMessage::Taken { slot, epoch, view },
+        CopyMessage::Query { runs: vec![run, outside] },
+        CopyMessage::Notice { views: vec![(run, views.clone()), (outside, views.clone())] },
+        CopyMessage::Summary { sum: 77 },
+        CopyMessage::Epochs { runs: vec![(run, epoch), (outside, u64::MAX)], answer: false },
+        CopyMessage::Wish { slot, epoch, members: members.clone() },
+        CopyMessage::Elect { slot, epoch, turn, views: views.clone() },
+        CopyMessage::Elected { slot, epoch, turn, promise },
+        CopyMessage::Vote { slot, epoch, turn, members: members.into() },
+        CopyMessage::Voted { slot, epoch, turn },
+        CopyMessage::Overruled { slot, epoch, turn },
+        CopyMessage::Invite { slot, views: views.clone() },
+        CopyMessage::Ready { slot, epoch },
+        fetch(slot, 2, true),
+        fetch(Slot(u32::MAX), u64::MAX, false),
+        part(epoch),
+        part(u64::MAX),
+        CopyMessage::Complete { slot, epoch, has: true, ask: true },
+        CopyMessage::Complete { slot: Slot(u32::MAX), epoch: u64::MAX, has: true, ask: true },
+        ask(Ask::Peek),
+        ask(Ask::Prepare(ballot)),
+        ask(Ask::Accept(ballot, state)),
+        CopyMessage::Answered { number: 9, answer: Ok(Answer::Accepted) },
+        CopyMessage::Answered { number: 1, answer: Err(Trouble::Full("no room".to_owned())) },
+        CopyMessage::Leaving,
     ]
 }
 
 fn calls() -> Vec<Call> {
-    let kv = |command| Call::Kv { key: Key::new(*b"stranger").expect("a key"), command };
+    let id = OpId { node: Incarnation(77), n: 1, issued: Wall(0) };
+    let key = || Key::new(*b"stranger").expect("a key");
+    let kv = |command| Call::Operate { key: key(), operation: Operation { id, command, again: true } };
     let condition = Condition { if_match: Some(Tag::Any), if_none_match: Some(Tag::Of(vec![])) };
     let put = Put { value: Arc::from(*b"v"), content_type: None, ttl_ms: Some(u64::MAX), condition };
     vec![
@@ -361,7 +402,7 @@ fn calls() -> Vec<Call> {
 }
 
 fn replies(own: SocketAddr) -> Vec<Reply> {
-    let done = |outcome| Reply::Kv(KvReply::Done(outcome));
+    let done = |outcome| Reply::Ran(Ran::Done(outcome));
     let version = record().version;
     let item = Item { key: Key::new(*b"k").expect("a key"), size: 5, version, content_type: None, expires: None };
     let info = NodeInfo {
@@ -371,6 +412,7 @@ fn replies(own: SocketAddr) -> Vec<Reply> {
         predecessor: None,
         successors: vec![contact(own)],
         slots: u32::MAX,
+        slots_moving: u32::MAX,
         keys: u64::MAX,
         bytes: u64::MAX,
         uptime_ms: u64::MAX,
@@ -382,8 +424,8 @@ fn replies(own: SocketAddr) -> Vec<Reply> {
         done(Outcome::NotFound),
         done(Outcome::Created(version)),
         done(Outcome::PreconditionFailed(None)),
-        Reply::Kv(KvReply::Busy),
-        Reply::Kv(KvReply::Elsewhere(Some(View::of_one(u64::MAX, contact(own))))),
+        Reply::Ran(Ran::Unknown),
+        Reply::Ran(Ran::NotNow { elsewhere: Some(View::of_one(u64::MAX, contact(own))), again: true }),
         Reply::List { served: vec![(run, u64::MAX)], page: Page { items: vec![item], more: true } },
         Reply::Holder(None),
         Reply::Info(Box::new(info)),

@@ -104,7 +104,7 @@ fn values_of_a_mebibyte_go_round_through_other_nodes() {
     }
     clients[0].put(b"big-0", &vec![0; MIB + 1]).expect("an answer").is(413);
     let report = ring.wait_settled();
-    assert_eq!(report.nodes.iter().map(|node| node.bytes / MIB as u64).sum::<u64>(), 12);
+    assert_eq!(report.nodes.iter().map(|node| node.bytes / MIB as u64).sum::<u64>(), 36);
 }
 
 #[test]
@@ -140,5 +140,5 @@ fn fifty_clients_at_once_are_all_served_by_three_nodes() {
             });
         }
     });
-    assert_eq!(ring.wait_settled().nodes.iter().map(|node| node.keys).sum::<u64>(), 1_000);
+    assert_eq!(ring.wait_settled().nodes.iter().map(|node| node.keys).sum::<u64>(), 3_000);
 }

@@ -5,8 +5,11 @@ use chordkv::node::Wishes;
 use chordkv::sim::clients::Clients;
 use chordkv::sim::{Check, HostId, World, WorldConfig};
 
+/// A world whose rings have few slots: moving a thousand of them takes most of the time of a run.
 pub fn world(seed: u64) -> World {
-    World::new(WorldConfig::new(seed))
+    let mut config = WorldConfig::new(seed);
+    config.wishes.slot_bits = Some(6);
+    World::new(config)
 }
 
 /// A ring of `count` nodes, ideal.

@@ -25,7 +25,7 @@ pub fn ring_of(size: usize, args: &[&str]) -> Ring {
 }
 
 impl Ring {
-    /// Waits until every node sees exactly these nodes as one ordered cycle, each slot held by exactly one of them.
+    /// Waits until every node sees exactly these nodes as one ordered cycle, each slot with its copies where they belong.
     #[track_caller]
     pub fn wait_settled(&self) -> RingReport {
         let mut reports = self.nodes.iter().map(|node| wait_settled(node.http, self.nodes.len(), PATIENCE));
@@ -69,8 +69,8 @@ pub fn whole(client: &mut Client, size: usize) -> Option<RingReport> {
     (report.whole && report.nodes.len() == size && report.unreachable.is_empty()).then_some(report)
 }
 
-/// Whether every slot is held by its owner, so that nothing is left to move: a slot belongs to the first node at or
-/// after its last id. Read from ids in hexadecimal, so for whole digits only.
+/// Whether every slot has its copies at its owner and those that follow it, so that nothing is left to move: a slot belongs
+/// to the first node at or after its last id. Read from ids in hexadecimal, so for whole digits only.
 fn is_in_place(report: &RingReport) -> bool {
     if !report.capacity.is_multiple_of(4) || report.capacity < 16 {
         return report.settled;
@@ -84,5 +84,6 @@ fn is_in_place(report: &RingReport) -> bool {
             slots => slots,
         }
     };
-    report.settled && (0..count).all(|at| report.nodes[at].slots == owns(at))
+    let holds = |at: usize| (0..report.replicas.min(count)).map(|back| owns((at + count - back) % count)).sum::<u32>();
+    report.settled && (0..count).all(|at| report.nodes[at].slots == holds(at))
 }

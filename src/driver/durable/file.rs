@@ -26,10 +26,6 @@ CREATE TABLE records (
 CREATE TABLE nodes (number INTEGER PRIMARY KEY, incarnation BLOB NOT NULL UNIQUE);
 CREATE INDEX by_expiry ON records (expires) WHERE expires IS NOT NULL;
 CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE holds (
-    slot INTEGER PRIMARY KEY, epoch INTEGER NOT NULL,
-    taken_from BLOB, taken_epoch INTEGER, frozen_for BLOB, frozen_at TEXT
-);
 CREATE TABLE slots (slot INTEGER PRIMARY KEY, views TEXT NOT NULL);
 ";
 

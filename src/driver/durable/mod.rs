@@ -5,6 +5,7 @@
 mod file;
 mod kept;
 mod rows;
+mod single;
 pub mod sqlite;
 mod votes;
 mod writer;
@@ -23,10 +24,8 @@ use tracing::debug;
 
 use super::settings::{Fsync, RunError};
 use crate::base::{Contact, Incarnation};
-use crate::data::{Gauge, HoldRow, KeySpace, Slot, Store, Trouble, Work, gauge};
+use crate::data::{Gauge, KeySpace, Slot, Store, Trouble, Work, gauge};
 use crate::node::{Input, Memory, RingParams};
-use crate::replication::View;
-use crate::replication::chain::Chain;
 use sqlite::{SqliteStore, Syncs};
 use writer::{Answers, Budget, Job, Writer};
 
@@ -69,7 +68,6 @@ pub(super) struct Loaded {
     /// Where it was.
     pub addr: Option<SocketAddr>,
     pub memory: Memory,
-    pub holds: Vec<(Slot, HoldRow)>,
     pub views: Vec<(Slot, String)>,
     pub gauge: Gauge,
 }
@@ -92,7 +90,7 @@ impl Durable {
     }
 
     fn open_there(&mut self) -> Result<Option<Loaded>, String> {
-        let connection = sqlite::open(&self.path, self.syncs())?;
+        let mut connection = sqlite::open(&self.path, self.syncs())?;
         let meta = |name| SqliteStore::meta(&connection, name).map_err(said);
         // Neither is there if the process ended before it was written: then nothing else is.
         let (Some(incarnation), Some(ring)) = (meta(INCARNATION)?, meta(RING)?) else {
@@ -103,28 +101,22 @@ impl Durable {
         let incarnation = Incarnation(kept::hex(&incarnation)?);
         let addr = meta(ADDRESS)?.and_then(|addr| addr.parse().ok());
         let memory = kept::read(&ring)?;
+        // Whoever finds itself at another place than written down moves there.
+        let somewhere = addr.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let me = Contact::new(memory.params.space.capacity(), somewhere, incarnation);
+        single::take_over(&mut connection, me).map_err(|error| error.to_string())?;
         let store = SqliteStore::new(connection, memory.params.space).map_err(said)?;
-        let holds = store.holds().map_err(said)?;
-        let mut views = store.kept().map_err(said)?;
-        if views.is_empty() {
-            // Of a program that kept one copy of each key.
-            let me = addr.map(|addr| Contact::new(memory.params.space.capacity(), addr, incarnation));
-            let alone = |(slot, row): (Slot, HoldRow)| {
-                let chain = me.map(|me| Chain::create(View::of_one(row.epoch, me), incarnation));
-                Some((slot, chain?.to_row()?))
-            };
-            views = holds.iter().copied().filter_map(alone).collect();
-        }
+        let views = store.kept().map_err(said)?;
         let gauge = gauge(&store);
         self.opened = Some((store, memory.params));
-        Ok(Some(Loaded { incarnation, addr, memory, holds, views, gauge }))
+        Ok(Some(Loaded { incarnation, addr, memory, views, gauge }))
     }
 
     fn syncs(&self) -> Syncs {
         match self.fsync {
             Fsync::Always => Syncs::EachCommit,
-            Fsync::Interval(_) => Syncs::Told,
-            Fsync::Never => Syncs::Never,
+            // Also where values need not be safe: views always are.
+            Fsync::Interval(_) | Fsync::Never => Syncs::Told,
         }
     }
 
@@ -179,9 +171,11 @@ impl Durable {
         let to = || Answers { sender: sender.clone(), waker: Arc::clone(waker) };
         let dir = self.path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
         let budget = Budget { bytes_max: self.bytes_max, dir };
+        let log = || Some(beside(&self.path, "-wal"));
         let sync = match self.fsync {
-            Fsync::Interval(interval) => Some((beside(&self.path, "-wal"), interval)),
-            Fsync::Always | Fsync::Never => None,
+            Fsync::Always => (None, None),
+            Fsync::Interval(interval) => (log(), Some(interval)),
+            Fsync::Never => (log(), None),
         };
         let committer = Writer::new(store, budget, to(), sync, latest);
         let read_to = to();

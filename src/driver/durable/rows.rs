@@ -3,8 +3,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Row};
 
-use crate::base::{Contact, Incarnation};
-use crate::data::{HoldRow, Key, KeySpace, Record, Slot, Trouble};
+use crate::data::{Key, Record, Trouble};
 
 /// What the checksum of a row is over: everything but where it is.
 pub(super) fn checksum(key: &Key, record: Option<&Record>, vote: Option<&[u8]>) -> u32 {
@@ -31,20 +30,6 @@ fn add_record(hasher: &mut crc32fast::Hasher, key: &Key, record: &Record) {
     }
     hasher.update(&{ version.node.0 }.to_le_bytes());
     hasher.update(value);
-}
-
-pub(super) fn read_hold(space: KeySpace, row: &Row<'_>) -> Result<(Slot, HoldRow), Trouble> {
-    let read = || -> rusqlite::Result<_> {
-        let incarnation = |at: usize| {
-            row.get::<_, Option<[u8; 16]>>(at).map(|bytes| bytes.map(|bytes| Incarnation(u128::from_be_bytes(bytes))))
-        };
-        let taken = incarnation(2)?.zip(row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned));
-        let frozen_for = incarnation(4)?.zip(row.get::<_, Option<String>>(5)?.and_then(|addr| addr.parse().ok()));
-        let frozen_for = frozen_for.map(|(incarnation, addr)| Contact::new(space.capacity(), addr, incarnation));
-        let epoch = row.get::<_, i64>(1)?.cast_unsigned();
-        Ok((Slot(row.get(0)?), HoldRow { epoch, taken, frozen_for }))
-    };
-    read().map_err(trouble)
 }
 
 pub(super) fn key_at(row: &Row<'_>, at: usize) -> Result<Key, Trouble> {

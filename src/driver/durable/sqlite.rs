@@ -12,12 +12,12 @@ use rusqlite::{Connection, InterruptHandle, OptionalExtension, Row, params};
 
 use super::file::PAGE_BYTES;
 pub use super::file::{Syncs, Unusable, open};
-use super::rows::{checksum, key_at, read_hold, trouble};
+use super::rows::{checksum, key_at, trouble};
 use super::votes;
 use crate::base::{Id, Incarnation, Wall};
 use crate::data::register::Register;
 use crate::data::{
-    Chunk, Cursor, HoldRow, Item, Key, KeySpace, ListQuery, Page, Place, Record, Slot, Store, Trouble, Usage, Version,
+    Chunk, Cursor, Item, Key, KeySpace, ListQuery, Page, Place, Record, Slot, Store, Trouble, Usage, Version,
 };
 
 /// Bits of an id that the place of a record has: as many as a number of `SQLite` that is not negative.
@@ -108,6 +108,11 @@ impl SqliteStore {
     /// So much was there at the start.
     pub(super) fn told(&mut self, there: Usage) {
         self.usage.add(there.keys.cast_signed(), there.bytes.cast_signed());
+    }
+
+    /// Puts as much of the log where it belongs as nobody is reading.
+    pub(super) fn checkpoint(&self) -> Result<(), Trouble> {
+        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(trouble)
     }
 
     /// To go back to by [`SqliteStore::roll_back`].
@@ -483,35 +488,6 @@ impl Store for SqliteStore {
             keys.collect::<rusqlite::Result<Vec<_>>>()
         };
         get().map_err(trouble)?.into_iter().map(|key| Ok(self.space.place(key?))).collect()
-    }
-
-    fn holds(&self) -> Result<Vec<(Slot, HoldRow)>, Trouble> {
-        let all = "SELECT slot, epoch, taken_from, taken_epoch, frozen_for, frozen_at FROM holds ORDER BY slot";
-        let get = || {
-            let mut statement = self.connection.prepare(all)?;
-            let rows = statement.query_map([], |row| Ok(read_hold(self.space, row)))?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        get().map_err(trouble)?.into_iter().collect()
-    }
-
-    fn set_hold(&mut self, slot: Slot, row: Option<HoldRow>) -> Result<(), Trouble> {
-        let set = || {
-            let Some(HoldRow { epoch, taken, frozen_for }) = row else {
-                return self.connection.prepare_cached("DELETE FROM holds WHERE slot = ?1")?.execute([slot.0]);
-            };
-            let mut statement =
-                self.connection.prepare_cached("INSERT OR REPLACE INTO holds VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-            statement.execute(params![
-                slot.0,
-                epoch.cast_signed(),
-                taken.map(|(from, _)| { from.0 }.to_be_bytes()),
-                taken.map(|(_, epoch)| epoch.cast_signed()),
-                frozen_for.map(|to| { to.incarnation.0 }.to_be_bytes()),
-                frozen_for.map(|to| to.addr.to_string()),
-            ])
-        };
-        set().map(drop).map_err(trouble)
     }
 
     fn kept(&self) -> Result<Vec<(Slot, String)>, Trouble> {

@@ -13,7 +13,7 @@ use mio::Waker;
 use tracing::{error, info, warn};
 
 use super::sqlite::SqliteStore;
-use crate::data::{Command, Done, Gauge, Put, Record, Trouble, Usage, Work, carry_out, gauge};
+use crate::data::{Done, Gauge, Trouble, Usage, Work, carry_out, gauge};
 use crate::node::Input;
 
 /// Something for the writer.
@@ -39,6 +39,8 @@ pub(super) struct Budget {
 /// Jobs and bytes of values in one commit.
 const GROUP_JOBS_MAX: usize = 512;
 const GROUP_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+/// So many views at once are those of a new ring.
+const CHECKPOINT_ROWS: usize = 256;
 /// Left free on the device, for removals and for the log that they go through.
 const RESERVE_BYTES: u64 = 2 * 1_024 * 1_024;
 
@@ -63,8 +65,10 @@ pub(super) struct Writer {
     pub store: SqliteStore,
     pub budget: Budget,
     pub answers: Answers,
-    /// The log, and how often it is told to be safe; `None`: each commit sees to that, or nobody.
-    pub sync: Option<(PathBuf, Duration)>,
+    /// The log, where commits do not see to it that they are safe.
+    pub log: Option<PathBuf>,
+    /// How often it is made safe then; `None`: only when views were written down.
+    pub interval: Option<Duration>,
     /// The number of the latest commit.
     pub latest: u64,
     // Since when something is in the log that need not be safe.
@@ -80,10 +84,10 @@ impl Writer {
         store: SqliteStore,
         budget: Budget,
         answers: Answers,
-        sync: Option<(PathBuf, Duration)>,
+        (log, interval): (Option<PathBuf>, Option<Duration>),
         latest: u64,
     ) -> Self {
-        Self { store, budget, answers, sync, latest, unsafe_since: None, in_trouble: false, is_full: false }
+        Self { store, budget, answers, log, interval, latest, unsafe_since: None, in_trouble: false, is_full: false }
     }
 
     /// Works until nobody can ask any more.
@@ -106,17 +110,31 @@ impl Writer {
     }
 
     fn wait(&self) -> Option<Duration> {
-        let (_, interval) = self.sync.as_ref()?;
-        Some(interval.saturating_sub(self.unsafe_since?.elapsed()))
+        Some(self.interval?.saturating_sub(self.unsafe_since?.elapsed()))
     }
 
     fn sync(&mut self) {
-        if let Some((log, _)) = self.sync.as_ref().filter(|_| self.unsafe_since.is_some())
+        if let Some(log) = self.log.as_ref().filter(|_| self.unsafe_since.is_some())
             && let Err(error) = File::open(log).and_then(|file| file.sync_data())
         {
             warn!("{} cannot be synced: {error}", log.display());
         }
         self.unsafe_since = None;
+    }
+
+    /// What is said of views rests on what is written down of them, however safe values are to be. Those of a new ring must
+    /// not depend on a log that may be damaged.
+    fn secure_views(&mut self, group: &[Job]) {
+        let rows = |job: &Job| if let Job::Work { work: Work::Keep(rows), .. } = job { rows.len() } else { 0 };
+        let most = group.iter().map(rows).max().unwrap_or(0);
+        if most > 0 && self.log.is_some() {
+            self.sync();
+        }
+        if most >= CHECKPOINT_ROWS
+            && let Err(why) = self.store.checkpoint()
+        {
+            warn!("the log cannot be put where it belongs: {why}");
+        }
     }
 
     fn commit(&mut self, group: Vec<Job>) {
@@ -126,9 +144,10 @@ impl Writer {
                 if std::mem::take(&mut self.in_trouble) {
                     info!("the store works again");
                 }
-                if self.sync.is_some() {
+                if self.log.is_some() {
                     self.unsafe_since.get_or_insert_with(Instant::now);
                 }
+                self.secure_views(&group);
                 self.answer(&group, done, Some(room));
             }
             Err(trouble) => {
@@ -169,7 +188,7 @@ impl Writer {
             let done = room.take(work).map_or_else(Done::Failed, |()| carry_out(work.clone(), &mut self.store));
             match done {
                 // Nothing was done for these, so the others need not suffer.
-                Done::Failed(Trouble::Damaged(_)) if matches!(work, Work::Run { .. } | Work::Vote(_)) => {
+                Done::Failed(Trouble::Damaged(_)) if matches!(work, Work::Vote(_)) => {
                     all.push(done);
                 }
                 Done::Failed(_) if room.refused => all.push(done),
@@ -226,13 +245,6 @@ fn size(job: &Job) -> usize {
 /// User bytes that a piece of work may add.
 fn added(work: &Work) -> usize {
     match work {
-        Work::Run { place, command: Command::Put(Put { value, content_type, .. }), .. } => {
-            place.key.as_bytes().len() + value.len() + content_type.as_ref().map_or(0, |text| text.len())
-        }
-        Work::Absorb { entries, .. } => {
-            let of = |record: &Option<Record>| record.as_ref().map_or(0, Record::user_bytes);
-            entries.iter().map(|(key, record)| key.as_bytes().len() + of(record)).sum()
-        }
         Work::Vote(vote) => vote.added_bytes(),
         Work::Copy { entries, .. } => {
             entries.iter().map(|(key, accepted)| key.as_bytes().len() + accepted.user_bytes()).sum()

@@ -57,16 +57,23 @@ struct Source {
     is_copying: bool,
 }
 
-/// Silence after which what was asked is asked again, of others too.
+/// Silence after which what was asked is asked again, of others too; twice as long each time, up to 8 s.
 const ASK_AGAIN: Span = Span::millis(500);
-/// How long a proposer waits for a newcomer before it may ask another.
-const INVITE_FOR: Span = Span::secs(60);
+/// How long a proposer waits for a word of a newcomer: nobody may wish for it any more, and only so many are waited for.
+const INVITE_FOR: Span = Span::secs(3);
 /// How long a slot is left alone for which too few members voted.
 const HOPELESS_FOR: Span = Span::secs(2);
 /// Times that nobody gave anything before another view's records are tried.
 const TRIES_MAX: u32 = 3;
-/// How long a proposer waits for votes, and a frozen member for a decided view.
-const VOTE_FOR: Span = Span::secs(1);
+/// How long a proposer waits for votes.
+const VOTE_FOR: Span = Span::secs(3);
+/// How long a frozen member waits for a decided view.
+const IDLE_FOR: Span = Span::secs(1);
+
+/// How long what was asked so many times in vain is not asked again.
+fn later(tries: u32) -> Span {
+    ASK_AGAIN * (1 << tries.min(4))
+}
 
 impl Copies {
     // ----- the vote -----
@@ -269,6 +276,9 @@ impl Copies {
             self.tell_views(from, slot);
             return;
         };
+        if let Some(inviting) = held.inviting.as_mut().filter(|inviting| inviting.newcomer == from.incarnation) {
+            inviting.heard = now;
+        }
         let served = held.chain.served().map(|view| view.epoch);
         let gives = if wanted.ahead { served == Some(epoch) } else { held.chain.give(epoch) };
         if !gives {
@@ -348,7 +358,7 @@ impl Copies {
         let view = fetching.view.clone();
         held.fetching = None;
         held.chain.complete(view.epoch);
-        held.asked = None;
+        (held.asked, held.asks) = (None, 0);
         if held.chain.served() == Some(&view) {
             held.idle_since = None;
             held.lost.clear();
@@ -421,7 +431,11 @@ impl Copies {
     /// All members of a later view have the records, and this node is none of them.
     pub(super) fn drop_slot(&mut self, slot: Slot) {
         self.invited.remove(&slot);
-        self.held.remove(&slot);
+        if let Some(held) = self.held.remove(&slot)
+            && !self.mutated(Mutation::ForgetsTheEnd)
+        {
+            self.over.insert(slot, held.chain.over());
+        }
         self.write_down(vec![slot]);
         self.store(Work::Clear(vec![slot]));
         self.effects.push_back(CopiesEffect::Gave(slot));
@@ -437,7 +451,7 @@ impl Copies {
         if held.election.as_ref().is_some_and(|standing| now.since(standing.since) >= VOTE_FOR) {
             (held.election, held.hopeless_until) = (None, Some(now + pause));
         }
-        if held.inviting.as_ref().is_some_and(|inviting| now.since(inviting.since) >= INVITE_FOR) {
+        if held.inviting.as_ref().is_some_and(|inviting| now.since(inviting.heard) >= INVITE_FOR) {
             held.inviting = None;
         }
         if held.chain.is_at_rest() {
@@ -445,7 +459,8 @@ impl Copies {
             return held.election.is_none() && held.inviting.is_none();
         }
         held.restless_since.get_or_insert(now);
-        if held.fetching.as_ref().is_some_and(|fetching| now.since(fetching.since) >= ASK_AGAIN) {
+        let waits = |fetching: &Fetching| now.since(fetching.since) < later(fetching.tries);
+        if held.fetching.as_ref().is_some_and(|fetching| !waits(fetching)) {
             if let Some(fetching) = held.fetching.as_mut() {
                 fetching.since = now;
                 fetching.tries += 1;
@@ -454,7 +469,8 @@ impl Copies {
         }
         self.fetch(now, slot);
         let Some(held) = self.held.get_mut(&slot) else { return true };
-        if held.asked.is_none_or(|at| now.since(at) >= ASK_AGAIN) {
+        if held.asked.is_none_or(|at| now.since(at) >= later(held.asks)) {
+            held.asks += 1;
             self.tell_complete(now, slot);
         }
         // Frozen, and nothing is known to follow: whoever wanted it may be gone.
@@ -464,7 +480,7 @@ impl Copies {
         match stuck.filter(|_| held.chain.served().is_none()) {
             Some(view) => {
                 let since = *held.idle_since.get_or_insert(now);
-                if now.since(since) >= VOTE_FOR + Span(self.rng.below(VOTE_FOR.0)) {
+                if now.since(since) >= IDLE_FOR + Span(self.rng.below(IDLE_FOR.0)) {
                     self.propose(now, slot, view.members);
                 }
             }

@@ -8,14 +8,15 @@ use super::{Awaited, Copies, Held};
 use crate::base::{Contact, Incarnation, Span, Time};
 use crate::data::register::Accepted;
 use crate::data::{Cursor, Key, Slot, Work};
-use crate::replication::chain::{Chain, Members};
+use crate::replication::chain::Members;
 
 /// At the member that would propose.
 #[derive(Debug)]
 pub(super) struct Inviting {
     pub members: Members,
     pub newcomer: Incarnation,
-    pub since: Time,
+    // When it said something last, or was invited first.
+    pub heard: Time,
     // When it was invited last.
     said: Time,
 }
@@ -54,8 +55,8 @@ impl Copies {
         if known.is_some_and(|inviting| inviting.members == members && now.since(inviting.said) < INVITE_AGAIN) {
             return false;
         }
-        let since = known.map_or(now, |inviting| inviting.since);
-        held.inviting = Some(Box::new(Inviting { members, newcomer: newcomer.incarnation, since, said: now }));
+        let heard = known.map_or(now, |inviting| inviting.heard);
+        held.inviting = Some(Box::new(Inviting { members, newcomer: newcomer.incarnation, heard, said: now }));
         let views = self.views_of(slot);
         self.send(newcomer, CopyMessage::Invite { slot, views });
         true
@@ -86,7 +87,8 @@ impl Copies {
             self.send(from, CopyMessage::Leaving);
             return;
         }
-        if !view.has(from.incarnation) || view.has(self.me.incarnation) {
+        let is_over = self.over.get(&slot).is_some_and(|over| view.epoch < *over);
+        if is_over || !view.has(from.incarnation) || view.has(self.me.incarnation) {
             self.tell_views(from, slot);
             return;
         }
@@ -94,7 +96,7 @@ impl Copies {
             if !self.held.contains_key(&slot) {
                 // What is left of a time long past must not come to light again.
                 self.store(Work::Clear(vec![slot]));
-                let mut chain = Chain::new(self.me.incarnation);
+                let mut chain = self.fresh_chain(slot);
                 chain.learn(std::slice::from_ref(&view));
                 self.held.insert(slot, Held::new(chain));
             }
@@ -169,8 +171,6 @@ impl Copies {
 
     /// The slots for which this node was invited, and nothing has come of it yet.
     pub(super) fn invitations(&self) -> Vec<Slot> {
-        let me = self.me.incarnation;
-        let is_invited = |held: &Held| held.chain.newest().is_some_and(|view| !view.has(me));
-        self.held.iter().filter(|(_, held)| is_invited(held)).map(|(slot, _)| *slot).collect()
+        self.held.iter().filter(|(_, held)| held.chain.has_agreed()).map(|(slot, _)| *slot).collect()
     }
 }

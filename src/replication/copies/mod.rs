@@ -18,7 +18,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use self::changes::{Fetching, Standing, Wanted};
 use self::invite::{Invited, Inviting};
 pub use self::message::CopyMessage;
-#[cfg(test)]
 use self::mutation::Mutation;
 pub use self::operations::{Operation, Ran};
 use self::operations::{Operations, voted};
@@ -38,7 +37,7 @@ pub enum CopiesEffect {
         /// To whom.
         to: Contact,
         /// What.
-        message: CopyMessage,
+        message: Box<CopyMessage>,
     },
     /// Ask the store, and tell [`Copies::stored`] how it went. In this order.
     Store {
@@ -58,6 +57,8 @@ pub enum CopiesEffect {
     Took(Slot),
     /// This node has no copy of a slot any more.
     Gave(Slot),
+    /// Look up the owner of this slot, and tell [`Copies::owner_found`].
+    FindOwner(Slot),
     /// Something is to be looked after by [`Copies::maintain`].
     Restless,
 }
@@ -93,6 +94,7 @@ struct Held {
     fetching: Option<Box<Fetching>>,
     // When the members were last asked whether they have its records.
     asked: Option<Time>,
+    asks: u32,
     // Since when nobody serves it, as far as this node can see; since when it is not at rest.
     idle_since: Option<Time>,
     restless_since: Option<Time>,
@@ -113,6 +115,8 @@ pub struct Copies {
     space: KeySpace,
     replicas: usize,
     held: BTreeMap<Slot, Held>,
+    // Up to which epoch the views of slots that were dropped are over here.
+    over: BTreeMap<Slot, u64>,
     views: Views,
     operations: Operations,
     placing: Placing,
@@ -141,6 +145,7 @@ impl Held {
             inviting: None,
             fetching: None,
             asked: None,
+            asks: 0,
             idle_since: None,
             restless_since: None,
             hopeless_until: None,
@@ -156,6 +161,7 @@ impl Copies {
             space,
             replicas,
             held: BTreeMap::new(),
+            over: BTreeMap::new(),
             views: Views::default(),
             operations: Operations::default(),
             placing: Placing::default(),
@@ -190,11 +196,13 @@ impl Copies {
     pub fn restore(&mut self, rows: &[(Slot, String)]) -> Result<(), Slot> {
         for (slot, row) in rows {
             let capacity = self.space.capacity();
-            let chain = Chain::from_row(self.me.incarnation, capacity, row).filter(|chain| !chain.is_empty());
+            let chain = Chain::from_row(self.me.incarnation, capacity, row).filter(|chain| chain.to_row().is_some());
             let chain = chain.filter(|_| self.space.holds(*slot)).ok_or(*slot)?;
-            if let Some(view) = chain.newest() {
-                self.views.learn(*slot, view.clone());
-            }
+            let Some(view) = chain.newest() else {
+                self.over.insert(*slot, chain.over());
+                continue;
+            };
+            self.views.learn(*slot, view.clone());
             // Nobody has the word in it: a disk that was not synced may have forgotten what was said last.
             self.held.insert(*slot, Held::new(chain));
         }
@@ -216,6 +224,11 @@ impl Copies {
     /// The slots that this node serves, with the epoch of each.
     pub fn serving(&self) -> impl Iterator<Item = (Slot, u64)> {
         self.held.iter().filter_map(|(slot, held)| Some((*slot, held.chain.served()?.epoch)))
+    }
+
+    /// The views of a slot of which this node keeps something.
+    pub fn chain(&self, slot: Slot) -> Option<&Chain> {
+        self.held.get(&slot).map(|held| &held.chain)
     }
 
     /// How many slots this node keeps something of.
@@ -262,7 +275,8 @@ impl Copies {
     }
 
     fn rows(&self, slots: Vec<Slot>) -> Work {
-        let row = |slot| (slot, self.held.get(&slot).and_then(|held| held.chain.to_row()));
+        let over = |slot: Slot| self.over.get(&slot).and_then(|over| Chain::after(self.me.incarnation, *over).to_row());
+        let row = |slot| (slot, self.held.get(&slot).map_or_else(|| over(slot), |held| held.chain.to_row()));
         Work::Keep(slots.into_iter().map(row).collect())
     }
 
@@ -319,7 +333,7 @@ impl Copies {
         if to.incarnation == self.me.incarnation {
             self.own.push_back(message);
         } else {
-            self.effects.push_back(CopiesEffect::Send { to, message });
+            self.effects.push_back(CopiesEffect::Send { to, message: Box::new(message) });
         }
     }
 
@@ -415,8 +429,10 @@ impl Copies {
         let Some(newest) = views.last() else { return };
         self.views.learn(slot, newest.clone());
         let me = self.me.incarnation;
-        if !self.held.contains_key(&slot) && views.iter().any(|view| view.has(me)) {
-            self.held.insert(slot, Held::new(Chain::new(me)));
+        let over = self.over.get(&slot).copied().unwrap_or(0);
+        if !self.held.contains_key(&slot) && views.iter().any(|view| view.epoch > over && view.has(me)) {
+            let chain = self.fresh_chain(slot);
+            self.held.insert(slot, Held::new(chain));
         }
         let Some(held) = self.held.get_mut(&slot) else { return };
         let before = held.chain.served().map(|view| view.epoch);
@@ -430,6 +446,7 @@ impl Copies {
             return;
         }
         (held.election, held.inviting, held.hopeless_until) = (None, None, None);
+        held.asks = 0;
         if before.is_some() && held.chain.served().map(|view| view.epoch) != before {
             held.leads = None;
             held.lost.clear();
@@ -438,6 +455,12 @@ impl Copies {
         self.write_down(vec![slot]);
         self.effects.push_back(CopiesEffect::Restless);
         self.fetch(now, slot);
+    }
+
+    /// Of a slot of which nothing is kept.
+    fn fresh_chain(&self, slot: Slot) -> Chain {
+        let over = self.over.get(&slot).copied().filter(|_| !self.mutated(Mutation::ForgetsTheEnd));
+        Chain::after(self.me.incarnation, over.unwrap_or(0))
     }
 
     /// What was heard of a slot led nowhere.

@@ -18,6 +18,8 @@ pub enum Mutation {
     AnswersUnserved,
     /// The records of one member are enough for the next view.
     OneSource,
+    /// Whoever has dropped a slot does not remember up to which epoch it was over.
+    ForgetsTheEnd,
     /// Whoever tries again does so under a new name.
     TriesBlindly,
 }

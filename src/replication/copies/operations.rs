@@ -81,6 +81,8 @@ struct Line {
 pub(super) struct Operations {
     ops: BTreeMap<u64, Op>,
     numbers: BTreeMap<u64, u64>,
+    // Those in whose place something stood that could not be read.
+    over_damage: BTreeSet<u64>,
     lines: BTreeMap<Place, Line>,
     // Rounds that this member has won, and who has proposed what is there since.
     words: BTreeMap<Place, u64>,
@@ -230,7 +232,7 @@ impl Copies {
         for to in &op.silent {
             let (key, ask) = (op.place.key.clone(), ask.clone());
             let message = CopyMessage::Ask { number, slot, epoch, key, ask };
-            self.effects.push_back(CopiesEffect::Send { to: *to, message });
+            self.effects.push_back(CopiesEffect::Send { to: *to, message: Box::new(message) });
         }
     }
 
@@ -289,7 +291,20 @@ impl Copies {
         op.failed.insert(from);
         let left = op.proposal.view.members.len() - op.failed.len();
         let begins = from == self.me.incarnation && op.ask.is_none();
-        if begins && op.leads {
+        let is_damaged = matches!(trouble, Trouble::Damaged(_));
+        if begins && is_damaged && op.proposal.view.members.len() == 1 && op.proposal.command.is_unconditional_write() {
+            // Nobody can say any more what it was: good riddance.
+            op.leads = false;
+            let place = op.place.clone();
+            self.operations.over_damage.insert(id);
+            self.store(Work::Forget(place));
+            self.begin(now, id);
+        } else if begins && op.ballot.is_some() && left > 0 && is_damaged {
+            // Others can coordinate without this member's copy.
+            op.leads = false;
+            let again = op.proposal.again;
+            self.finish(now, id, Ran::NotNow { elsewhere: None, again });
+        } else if begins && op.leads {
             // Nothing was carried out, and nobody else was asked.
             op.leads = false;
             self.finish(now, id, Ran::Failed(trouble));
@@ -306,7 +321,11 @@ impl Copies {
                 op.is_accepting = true;
                 self.ask_all(id, Ask::Accept(ballot, state));
             }
-            Next::Done(outcome) => self.finish(now, id, Ran::Done(outcome)),
+            Next::Done(outcome) => {
+                let is_over = self.operations.over_damage.contains(&id);
+                let outcome = if is_over { over_damage(outcome) } else { outcome };
+                self.finish(now, id, Ran::Done(outcome));
+            }
             Next::Unknown => self.finish(now, id, Ran::Unknown),
             Next::Outdone(by) => self.outdone(now, id, by),
             Next::Wait | Next::Read | Next::Prepare(_) => {}
@@ -355,6 +374,7 @@ impl Copies {
     fn finish(&mut self, now: Time, id: u64, ran: Ran) {
         let Some(op) = self.operations.ops.remove(&id) else { return };
         self.operations.numbers.remove(&op.number);
+        self.operations.over_damage.remove(&id);
         self.timers.cancel(Timer::Operation(id));
         match op.ballot {
             Some(ballot) if matches!(ran, Ran::Done(_)) && op.is_accepting && ballot.round > 0 => {
@@ -431,6 +451,15 @@ pub(super) fn voted(done: Done) -> Option<Result<Answer, Trouble>> {
         Done::Voted(answer) => Some(Ok(answer)),
         Done::Failed(trouble) => Some(Err(trouble)),
         _ => None,
+    }
+}
+
+/// Something was there, whatever it was.
+fn over_damage(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Created(version) => Outcome::Replaced(version),
+        Outcome::NotFound => Outcome::Deleted,
+        outcome => outcome,
     }
 }
 

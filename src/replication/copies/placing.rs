@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::CopyMessage;
-use super::{Copies, Held, Timer};
+use super::{Copies, CopiesEffect, Held, Timer};
 use crate::base::{Contact, Incarnation, Span, Time};
 use crate::data::Slot;
 use crate::replication::chain::is_majority;
@@ -25,6 +25,8 @@ pub(super) struct Placing {
     pub changed: Option<Time>,
     compared: Option<Contact>,
     queried: Option<Time>,
+    // When the owner of a slot was looked up.
+    sought: Option<Time>,
     unknown_since: Option<Time>,
     said_leaving: Option<Time>,
     stranded_since: Option<Time>,
@@ -79,7 +81,12 @@ impl Placing {
 /// The members that follow these, to come closer to those that are wished for: at most one comes or goes. `None`: they are
 /// as they should be.
 fn closer(now: &[Contact], wished: &[Contact], is_gone: &dyn Fn(&Contact) -> bool) -> Option<Vec<Contact>> {
-    let mut next = now.to_vec();
+    // Who is at another place than before is the same member.
+    let moved = |member: &Contact| wished.iter().find(|contact| contact.incarnation == member.incarnation).copied();
+    let mut next: Vec<Contact> = now.iter().map(|member| moved(member).unwrap_or(*member)).collect();
+    if next != now {
+        return Some(next);
+    }
     let newcomer = wished.iter().find(|contact| !now.contains(contact));
     let gone = now.iter().position(is_gone);
     let surplus = || now.iter().rposition(|contact| !wished.contains(contact));
@@ -134,8 +141,9 @@ impl Copies {
             self.ask_for_release(now, stale);
         }
         // Those who could tell how it went on may be others than those whom this node knows of.
-        let is_lost_track_of = |held: &Held| held.restless_since.is_some_and(|at| now.since(at) >= ASK_ALL_AFTER);
-        unknown.extend(self.held.iter().filter(|(_, held)| is_lost_track_of(held)).map(|(slot, _)| *slot));
+        let lost = self.lost_track_of(now);
+        self.find_owner(now, &lost);
+        unknown.extend(lost);
         unknown.sort_unstable();
         unknown.dedup();
         self.query(now, around, &unknown);
@@ -171,7 +179,7 @@ impl Copies {
     fn place(&mut self, now: Time, around: &Neighbourhood<'_>, mut budget: usize) -> Vec<Slot> {
         let me = self.me;
         let others = around.successors.iter().filter(|c| !self.is_unwanted(c, around) && **c != me);
-        let wished: Vec<Contact> = std::iter::once(&me).chain(others).take(self.replicas).copied().collect();
+        let others: Vec<(Contact, bool)> = others.map(|contact| (*contact, (around.answers)(contact))).collect();
         let own: Vec<Slot> = around.own_slots(self.space, self.me.id).collect();
         let mut unknown = Vec::new();
         for slot in own {
@@ -181,6 +189,10 @@ impl Copies {
                 unknown.push(slot);
                 continue;
             };
+            // Who is a member already may stay so for a while though it does not answer.
+            let stays = |(contact, answers): &&(Contact, bool)| *answers || view.has(contact.incarnation);
+            let others = others.iter().filter(stays).map(|(contact, _)| *contact);
+            let wished: Vec<Contact> = std::iter::once(me).chain(others).take(self.replicas).collect();
             let Some(next) = closer(&view.members, &wished, &|contact| self.is_unwanted(contact, around)) else {
                 self.placing.wished.remove(&slot);
                 continue;
@@ -227,6 +239,32 @@ impl Copies {
         }
     }
 
+    /// Slots that have not come to rest for long, or for which too few voted: most likely others have gone on without this
+    /// node.
+    fn lost_track_of(&self, now: Time) -> Vec<Slot> {
+        let is_restless = |held: &Held| held.restless_since.is_some_and(|at| now.since(at) >= ASK_ALL_AFTER);
+        let is_lost_track_of = |held: &Held| is_restless(held) || held.hopeless_until.is_some();
+        self.held.iter().filter(|(_, held)| is_lost_track_of(held)).map(|(slot, _)| *slot).collect()
+    }
+
+    /// Has the owner of one of these looked up: it knows the newest view, or soon will.
+    fn find_owner(&mut self, now: Time, slots: &[Slot]) {
+        if !slots.is_empty() && self.placing.sought.is_none_or(|at| now.since(at) >= REPEAT_AFTER) {
+            self.placing.sought = Some(now);
+            let slot = slots[self.rng.index(slots.len())];
+            self.effects.push_back(CopiesEffect::FindOwner(slot));
+        }
+    }
+
+    /// This is the owner of a slot that this node has lost track of. It most likely owns others of them too.
+    pub fn owner_found(&mut self, now: Time, owner: Contact) {
+        let lost = self.lost_track_of(now).into_iter().map(|slot| (slot, ()));
+        let runs = runs_of(lost).into_iter().map(|(run, ())| run).collect();
+        if owner != self.me {
+            self.send(owner, CopyMessage::Query { runs });
+        }
+    }
+
     /// Asks for views that are not known here.
     fn query(&mut self, now: Time, around: &Neighbourhood<'_>, unknown: &[Slot]) {
         if unknown.is_empty() {
@@ -264,15 +302,19 @@ impl Copies {
                 self.send(contact, CopyMessage::Leaving);
             }
         }
-        let willing: Vec<Contact> =
-            around.successors.iter().filter(|c| !self.is_unwanted(c, around) && **c != me).copied().collect();
+        let is_willing = |c: &&Contact| (around.answers)(c) && !self.is_unwanted(c, around) && **c != me;
+        let willing: Vec<Contact> = around.successors.iter().filter(is_willing).copied().collect();
         let views: Vec<(Slot, View)> =
             self.held.keys().filter_map(|slot| Some((*slot, self.served(*slot)?.clone()))).collect();
         let mut is_stranded = false;
         for (slot, view) in views {
             self.placing.settled.to_move += 1;
-            let mut next: Vec<Contact> = view.members.iter().filter(|member| **member != me).copied().collect();
-            next.extend(willing.iter().find(|contact| !next.contains(contact)));
+            // All members of the next view must have the records before this one may forget them: whoever does not answer is
+            // replaced first.
+            let silent = view.members.iter().find(|member| **member != me && !(around.answers)(member));
+            let goes = silent.copied().unwrap_or(me);
+            let mut next: Vec<Contact> = view.members.iter().filter(|member| **member != goes).copied().collect();
+            next.extend(willing.iter().find(|contact| !view.has(contact.incarnation)));
             is_stranded |= next.is_empty();
             let living = next.iter().filter(|contact| !self.is_unwanted(contact, around)).count();
             is_stranded |= living == 0 && is_majority(1, &view);
@@ -383,5 +425,12 @@ mod tests {
         assert_eq!(to(&[2, 1], &[1, 2], &[]), Some(vec![1, 2]), "the owner goes first");
         assert_eq!(to(&[1, 2, 3], &[1], &[]), Some(vec![1, 2]), "fewer copies");
         assert_eq!(to(&[1], &[1], &[1]), None, "nobody to go to");
+        let elsewhere = Contact { addr: ([10, 0, 0, 2], 9).into(), ..members(&[2])[0] };
+        let next = closer(&members(&[1, 2]), &[members(&[1])[0], elsewhere, members(&[3])[0]], &|_| false);
+        assert_eq!(
+            next,
+            Some(vec![members(&[1])[0], elsewhere]),
+            "the same member at another place, before anything else"
+        );
     }
 }

@@ -373,7 +373,7 @@ mod tests {
     use super::*;
 
     fn small(seed: u64) -> Plan {
-        Plan { settle: Span::secs(10), duration: Span::secs(20), lookups: 200, slot_bits: 3, ..Plan::new(seed, 40) }
+        Plan { settle: Span::secs(20), duration: Span::secs(20), lookups: 200, slot_bits: 3, ..Plan::new(seed, 40) }
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::super::decode::{
-    self, Decoded, Reader, WireError, command, epoch_runs, incarnation, key, record, run, runs, trouble, version,
+    Decoded, Reader, WireError, command, epoch_runs, incarnation, key, outcome, record, run, runs, trouble, version,
 };
 use super::super::pb;
 use super::super::pb::envelope::Body;
 use crate::base::{Contact, Wall};
 use crate::data::register::{Accepted, OpId, RECENT_MAX, Recent, State};
-use crate::data::{Answer, Ask, Digest, Outcome, Slot};
+use crate::data::{Answer, Ask, Digest, Slot};
 use crate::replication::View;
 use crate::replication::chain::{MEMBERS_MAX, Promise, Turn};
 use crate::replication::copies::{CopyMessage, Operation, Ran};
@@ -18,9 +18,8 @@ use crate::replication::copies::{CopyMessage, Operation, Ran};
 const VIEWS_MAX: usize = 1_024;
 
 impl Reader<'_> {
-    /// The inner error: it is another message.
-    pub(in crate::wire) fn copies(&mut self, body: Body) -> Decoded<Result<CopyMessage, Body>> {
-        Ok(Ok(match body {
+    pub(in crate::wire) fn copies(&mut self, body: Body) -> Decoded<CopyMessage> {
+        Ok(match body {
             Body::CopyQuery(of) => CopyMessage::Query { runs: runs(of.runs)? },
             Body::CopyNotice(of) => {
                 let slot = |of: pb::SlotViews| Ok((run(of.run)?, self.views(of.views)?));
@@ -65,13 +64,13 @@ impl Reader<'_> {
                 CopyMessage::Answered { number: of.number, answer }
             }
             Body::CopyLeaving(pb::CopyLeaving {}) => CopyMessage::Leaving,
-            body => return self.votes(body),
-        }))
+            body => self.votes(body)?,
+        })
     }
 
     /// What views are made of.
-    fn votes(&mut self, body: Body) -> Decoded<Result<CopyMessage, Body>> {
-        Ok(Ok(match body {
+    fn votes(&mut self, body: Body) -> Decoded<CopyMessage> {
+        Ok(match body {
             Body::CopyWish(of) => {
                 CopyMessage::Wish { slot: Slot(of.slot), epoch: of.epoch, members: self.members(of.members)? }
             }
@@ -101,8 +100,8 @@ impl Reader<'_> {
             }
             Body::CopyInvite(of) => CopyMessage::Invite { slot: Slot(of.slot), views: self.views(of.views)? },
             Body::CopyReady(of) => CopyMessage::Ready { slot: Slot(of.slot), epoch: of.epoch },
-            body => return Ok(Err(body)),
-        }))
+            _ => return Err(WireError::Unknown),
+        })
     }
 
     fn members(&mut self, members: Vec<pb::Contact>) -> Decoded<Vec<Contact>> {
@@ -133,8 +132,12 @@ impl Reader<'_> {
     }
 }
 
-pub(in crate::wire) fn operation(of: pb::kv_call::Command, id: pb::OpId, again: bool) -> Decoded<Operation> {
-    Ok(Operation { id: op_id(Some(id))?, command: command(of)?, again })
+pub(in crate::wire) fn operation(
+    of: Option<pb::operate_call::Command>,
+    id: Option<pb::OpId>,
+    again: bool,
+) -> Decoded<Operation> {
+    Ok(Operation { id: op_id(id)?, command: command(of)?, again })
 }
 
 fn op_id(id: Option<pb::OpId>) -> Decoded<OpId> {
@@ -145,10 +148,6 @@ fn op_id(id: Option<pb::OpId>) -> Decoded<OpId> {
 fn turn(turn: Option<pb::Turn>) -> Decoded<Turn> {
     let turn = turn.ok_or(WireError::Missing("a turn"))?;
     Ok(Turn { n: turn.n, node: incarnation(turn.node)? })
-}
-
-fn outcome(reply: Option<pb::KvReply>) -> Decoded<Outcome> {
-    decode::outcome(reply.and_then(|reply| reply.reply).ok_or(WireError::Unknown)?)
 }
 
 fn accepted(accepted: Option<pb::Accepted>) -> Decoded<Accepted> {

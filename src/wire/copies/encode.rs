@@ -1,11 +1,12 @@
 //! Domain messages of the copies to protobuf.
 
-use super::super::encode::{contacts, cursor, epoch_runs, kv_reply, record, run, trouble, u128_pb, version, view};
+use super::super::encode::{
+    contacts, cursor, epoch_runs, outcome as outcome_pb, record, run, trouble, u128_pb, version, view,
+};
 use super::super::pb;
 use super::super::pb::envelope::Body;
 use crate::data::register::{Accepted, OpId, State};
 use crate::data::{Answer, Ask, Outcome};
-use crate::node::KvReply;
 use crate::replication::View;
 use crate::replication::chain::Turn;
 use crate::replication::copies::{CopyMessage, Ran};
@@ -118,10 +119,8 @@ fn accepted(accepted: &Accepted) -> pb::Accepted {
 }
 
 fn state(state: &State) -> pb::State {
-    let ended = |(id, outcome): &(OpId, Outcome)| pb::Ended {
-        operation: Some(op_id(id)),
-        outcome: Some(pb::KvReply { reply: Some(kv_reply(&KvReply::Done(outcome.clone()))) }),
-    };
+    let ended =
+        |(id, outcome): &(OpId, Outcome)| pb::Ended { operation: Some(op_id(id)), outcome: Some(outcome_pb(outcome)) };
     pb::State {
         record: state.record.as_ref().map(record),
         recent: state.recent.ended().iter().map(ended).collect(),
@@ -158,7 +157,7 @@ fn answer(answer: &Answer) -> Option<pb::copy_answered::Answer> {
 pub(in crate::wire) fn ran(ran: &Ran) -> pb::RanReply {
     use pb::ran_reply::Reply as To;
     let reply = match ran {
-        Ran::Done(outcome) => To::Done(pb::KvReply { reply: Some(kv_reply(&KvReply::Done(outcome.clone()))) }),
+        Ran::Done(outcome) => To::Done(outcome_pb(outcome)),
         Ran::Unknown => To::Unknown(pb::Unknown {}),
         Ran::Failed(of) => To::Failed(pb::Trouble { kind: Some(trouble(of)) }),
         Ran::NotNow { elsewhere, again } => {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::base::{Capacity, Contact, Incarnation, Wall};
 use crate::data::register::{Accepted, OpId, Recent, State};
-use crate::data::{Answer, Ask, Command, Condition, Digest, Key, Outcome, Record, Slot, Trouble, Version};
-use crate::node::{Call, Reply};
+use crate::data::{Answer, Ask, Command, Digest, Key, Outcome, Record, Slot, Trouble, Version};
+use crate::node::Call;
 use crate::replication::chain::{Members, Promise, Turn};
-use crate::replication::copies::{CopyMessage, Operation, Ran};
+use crate::replication::copies::{CopyMessage, Operation};
 use crate::replication::{SlotRun, View};
 
 fn member(port: u16) -> Contact {
@@ -91,17 +91,8 @@ pub(in crate::wire) fn messages() -> Vec<(&'static str, CopyMessage)> {
     ]
 }
 
-pub(in crate::wire) fn call() -> Call {
+pub(in crate::wire) fn call(command: Command) -> Call {
     let id = OpId { node: Incarnation(8), n: 1, issued: Wall(1_700_000_000_000) };
-    let operation = Operation { id, command: Command::Delete(Condition::default()), again: true };
-    Call::Operate { key: Key::new(*b"k").expect("a key"), operation }
-}
-
-pub(in crate::wire) fn replies() -> Vec<(&'static str, Reply)> {
-    vec![
-        ("reply.ran", Reply::Ran(Ran::Done(Outcome::Deleted))),
-        ("reply.ran.unknown", Reply::Ran(Ran::Unknown)),
-        ("reply.ran.failed", Reply::Ran(Ran::Failed(Trouble::Broken("I/O error".to_owned())))),
-        ("reply.ran.not_now", Reply::Ran(Ran::NotNow { elsewhere: views().pop(), again: true })),
-    ]
+    let operation = Operation { id, command, again: true };
+    Call::Operate { key: Key::new(*b"a/b").expect("a key"), operation }
 }

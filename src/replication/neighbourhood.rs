@@ -1,0 +1,39 @@
+//! The ring around a node, as its copies see it.
+
+use crate::base::{Contact, Id, in_arc};
+use crate::data::{KeySpace, Slot};
+
+/// What the copies need to know of the ring around them, at one moment.
+pub struct Neighbourhood<'a> {
+    /// The predecessor, the start of this node's arc; `None` when alone or not known.
+    pub predecessor: Option<Contact>,
+    /// This node is the only member.
+    pub alone: bool,
+    /// This node leaves: everything goes.
+    pub leaving: bool,
+    /// The successor list, nearest first.
+    pub successors: &'a [Contact],
+    /// Members of the ring that this node knows of, its neighbours among them: whoever might hold something.
+    pub members: &'a dyn Fn() -> Vec<Contact>,
+    /// Whether a member answers, as far as this node knows: whoever does not is not asked to hold anything.
+    pub answers: &'a dyn Fn(&Contact) -> bool,
+    /// Whether a member counts as lost: silent for so long that what it holds is given up.
+    pub is_lost: &'a dyn Fn(&Contact) -> bool,
+}
+
+impl Neighbourhood<'_> {
+    /// The slots that belong to the node at this place, from the first after its predecessor on.
+    pub fn own_slots(&self, space: KeySpace, me: Id) -> impl Iterator<Item = Slot> + use<> {
+        let after = match self.predecessor {
+            Some(predecessor) => Some(predecessor.id),
+            // An arc from a place to itself is the whole circle.
+            None => self.alone.then_some(me),
+        };
+        after.into_iter().flat_map(move |after| {
+            let of = space.slot_of(after);
+            let first = if space.last_id(of) == after { of.0 + 1 } else { of.0 };
+            let from_first = (0..space.slots()).map(move |n| Slot((first + n) % space.slots()));
+            from_first.take_while(move |slot| in_arc(after, space.last_id(*slot), me))
+        })
+    }
+}
