@@ -14,7 +14,8 @@ const WHOLE_AGAIN: Duration = Duration::from_secs(15);
 const FAULT: Duration = Duration::from_secs(25);
 /// Until those who are left have counted the others out, one after the other.
 const COUNTED_OUT: Duration = Duration::from_secs(45);
-/// With a round trip of 400 ms, and a second more for every lost packet, of which there are dozens.
+/// With a round trip of 400 ms and some 20 kB/s that the losses leave a connection, a thousand slots take two minutes to
+/// get their copies.
 const FORMS_SLOWLY: Duration = Duration::from_secs(240);
 
 /// Lets a fault last so long in all.
@@ -87,7 +88,7 @@ fn a_host_whose_cable_is_pulled_for_25_s_is_a_member_again_15_s_after_it_is_back
     hosts.net.unplug(gone);
     let start = Instant::now();
     hosts.becomes_whole("without it", &others, COUNTED_OUT);
-    // With one copy of each key, what the silent one holds waits for it: only after 60 s does it count as lost.
+    // Its copies wait for it: only after 60 s does it count as lost.
     last(start, FAULT);
     hosts.net.plug(gone);
     hosts.becomes_whole("plugged in", &hosts.all(), WHOLE_AGAIN);
