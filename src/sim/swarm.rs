@@ -274,7 +274,7 @@ impl Run {
         let members = self.staying();
         let Some(host) = pick(&members, choice).filter(|_| members.len() > MEMBERS_MIN) else { return };
         match action {
-            Action::Leave => self.world.leave(host),
+            Action::Leave if self.mode == Mode::Wild || self.world.may_leave(host) => self.world.leave(host),
             Action::Crash if self.mode == Mode::Wild || self.world.may_crash(host) => self.world.crash(host),
             Action::Vanish => self.world.vanish(host),
             Action::Freeze => self.world.freeze(host),

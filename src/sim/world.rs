@@ -1,6 +1,6 @@
 //! Hosts, the queue of events, and the one loop that runs them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::checker::RingFault;
@@ -288,6 +288,17 @@ impl World {
         let count = ring.members().len();
         let wanted = count.min(self.successors() + 1);
         count > 0 && ring.check(&settled, &base).is_ok_and(|verdict| verdict.principals.len() >= wanted)
+    }
+
+    /// Whether this host's node may leave without taking the last entry of somebody's list that lives and stays. Who leaves
+    /// is passed by in order by those that the ring knows of; a newcomer whose successor has just died is not among them, and
+    /// for it a leaver fails like any other.
+    pub fn may_leave(&self, host: HostId) -> bool {
+        let (mut ring, ..) = self.watch.snapshot(self.now);
+        ring.remove(self.host(host).incarnation);
+        ring.remove_leavers();
+        let nobody = BTreeSet::new();
+        !matches!(ring.check(&nobody, &nobody), Err(RingFault::NoLiveSuccessor(_)))
     }
 
     /// Tells a node to leave.

@@ -8,9 +8,10 @@ use chordkv::sim::swarm::{Event, Mode, Outcome, play, script, shrink};
 
 use crate::seeds::for_fresh_seeds;
 
-/// Seeds that once found a wrong answer to a lookup; the last but one found a member that left while the checks at the end
-/// ran, the last one two rings with one contact between them, whose turn comes with that of thirty others.
-const FOUND: [u64; 12] = [
+/// Seeds that once found a wrong answer to a lookup; the last but two found a member that left while the checks at the end
+/// ran, the last but one two rings with one contact between them, whose turn comes with that of thirty others, the last one
+/// a newcomer whose successor died and all whose other neighbours left before it had noticed.
+const FOUND: [u64; 13] = [
     1_795_686_069_135_877_849,
     1_795_685_756_141_372_677,
     5_000_030,
@@ -23,6 +24,7 @@ const FOUND: [u64; 12] = [
     12_002_846,
     1_795_659_375_208_749_200,
     1_795_697_657_667_220_156,
+    1_795_708_540_022_937_697,
 ];
 const EVENTS: usize = 500;
 /// Runs that may be spent on making a failing script short.
