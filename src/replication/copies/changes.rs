@@ -66,7 +66,7 @@ const HOPELESS_FOR: Span = Span::secs(2);
 /// Times that nobody gave anything before another view's records are tried.
 const TRIES_MAX: u32 = 3;
 /// How long a proposer waits for votes.
-const VOTE_FOR: Span = Span::secs(3);
+const VOTE_FOR: Span = Span::secs(2);
 /// How long a frozen member waits for a decided view.
 const IDLE_FOR: Span = Span::secs(1);
 
