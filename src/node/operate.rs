@@ -28,14 +28,16 @@ pub(super) struct OperateTask {
     running: bool,
     // Counts the members that did not answer.
     turn: usize,
+    // Counts those that took too long.
+    late: u32,
     view: Option<View>,
 }
 
 /// How long a view that is not served yet is left alone, and a slot whose members do not answer.
 const BUSY_PAUSE: Span = Span::millis(4);
 const LOST_PAUSE: Span = Span::millis(20);
-/// Silence after which another member is asked.
-const ASK_ANOTHER: Span = Span::secs(2);
+/// Silence after which another member is asked at the latest.
+const ASK_ANOTHER_MAX: Span = Span::secs(2);
 
 impl OperateTask {
     pub fn new(place: Place, command: Command, value_bytes_max: usize) -> Result<Self, UserReply> {
@@ -52,6 +54,7 @@ impl OperateTask {
                 looking: false,
                 running: false,
                 turn: 0,
+                late: 0,
                 view: None,
             }),
         }
@@ -97,6 +100,7 @@ impl ChordNode {
                     self.drop_call(request);
                     task.again = true;
                     task.turn += 1;
+                    task.late += 1;
                 }
                 self.try_operate(now, id, task)
             }
@@ -207,7 +211,8 @@ impl ChordNode {
         let operation = self.operation(now, task);
         let call = Call::Operate { key: task.place.key.clone(), operation };
         task.asked = Some((self.call(id, to, call), to));
-        Next::Pause(ASK_ANOTHER)
+        let patience = self.inside.as_ref().map(|inside| inside.overlay.patience(&to, task.late));
+        Next::Pause(patience.map_or(ASK_ANOTHER_MAX, |patience| patience.min(ASK_ANOTHER_MAX)))
     }
 
     /// Members of the view of a key that do not answer.

@@ -56,6 +56,11 @@ impl Overlay {
         !self.is_gone(contact) && self.peers.get(contact).is_none_or(|peer| !peer.is_suspect())
     }
 
+    /// How long it takes at most, by experience, until a contact has asked others and answers: two time-outs.
+    pub fn patience(&self, contact: &Contact, attempt: u32) -> Span {
+        self.peers.timeout(contact, attempt) * 2
+    }
+
     /// Whether a member counts as lost: what it held must be replaced.
     pub fn is_lost(&self, contact: &Contact) -> bool {
         // With its process went what it held, unless that is on a disk: then it may come back.

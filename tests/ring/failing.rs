@@ -72,25 +72,18 @@ fn the_creator_killed_is_no_more_missed_than_any_other() {
 #[test]
 fn one_of_three_that_is_stopped_for_a_while_holds_nobody_up_for_long_and_serves_again_when_it_goes_on() {
     let _turn = side_by_side();
-    let mut ring = ring_of(3, &["--request-timeout", "1s"]);
+    let ring = ring_of(3, &["--request-timeout", "1s"]);
     put_all(&mut ring.nodes[0].client(), 50);
-    let report = ring.wait_settled();
-    let rich = report.nodes.iter().max_by_key(|node| node.keys).expect("three nodes").addr.clone();
-    ring.nodes.sort_by_key(|node| node.peers.to_string() != rich);
-    ring.nodes.swap(0, 1);
+    ring.wait_settled();
     ring.nodes[1].signal(Signal::STOP);
-    // Whatever the stopped node holds cannot be had, and that is said in time.
+    // Two of three hold every key: whatever the stopped one coordinates is had from the others.
     let mut client = ring.nodes[0].client();
-    let held = (0..50).find(|n| {
+    for n in 0..50 {
         let start = Instant::now();
-        let answer = client.read(format!("key-{n}").as_bytes()).expect("an answer");
-        assert!(start.elapsed() < Duration::from_secs(3), "{answer:?}");
-        if answer.status != 200 {
-            answer.is_problem(503, "unavailable");
-        }
-        answer.status != 200
-    });
-    assert!(held.is_some(), "the stopped node holds something");
+        client.read(format!("key-{n}").as_bytes()).expect("an answer").is(200);
+        assert!(start.elapsed() < Duration::from_secs(1), "key-{n} took {:?}", start.elapsed());
+    }
+    put_all(&mut client, 50);
     ring.nodes[1].signal(Signal::CONT);
     for node in &ring.nodes {
         wait_settled(node.http, 3, PATIENCE);
