@@ -362,10 +362,11 @@ impl Overlay {
     pub(super) fn offer_myself(&mut self, now: Time) {
         let next = self.around(self.config.offer_interval);
         self.timers.set(Timer::Offer, now + next);
-        if self.standing == Standing::Member
-            && let Some(contact) = self.peers.in_turn()
-        {
-            self.send(contact, RingMessage::Offer { contact: self.me });
+        if self.standing == Standing::Member {
+            // Every round also one that does not answer, so that a partition is over soon after its links are mended.
+            for contact in self.peers.silent_in_turn().into_iter().chain(self.peers.in_turn()) {
+                self.send(contact, RingMessage::Offer { contact: self.me });
+            }
         }
     }
 
