@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use chordkv::base::limits::CHUNK_BYTES;
 use chordkv::base::{Capacity, Contact, Incarnation, Wall};
-use chordkv::data::register::{Accepted, OpId, Recent, State};
+use chordkv::data::register::{Accepted, OpId, State};
 use chordkv::data::{Command, Condition, Put, Record, Slot};
 use chordkv::node::{Call, Message};
 use chordkv::overlay::{Lookup, RingMessage, Standing, Want};
-use chordkv::replication::copies::{CopyMessage, Operation};
+use chordkv::replication::copies::{CopyMessage, Operation, Part};
 use chordkv::wire::{FrameDecoder, Packet, decode, encode};
 use common::records;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -60,12 +60,17 @@ fn chunk() -> Packet {
     let last = entries.last().map(|(key, _)| key.clone());
     let next = last.map(|key| (Capacity::MAX.hash(key.as_bytes()), key));
     let (slot, epoch, serial) = (Slot(17), 4, 9);
-    Packet::Message(Message::Copies(Box::new(CopyMessage::Part { slot, epoch, serial, entries, next })))
+    Packet::Message(Message::Copies(Box::new(CopyMessage::Part {
+        slot,
+        epoch,
+        serial,
+        part: Part { entries, damaged: Vec::new(), next },
+    })))
 }
 
 fn accepted(record: Record) -> Accepted {
     let ballot = record.version;
-    Accepted { ballot, copied: false, state: State { record: Some(record), recent: Recent::new(Vec::new(), None) } }
+    Accepted { ballot, copied: false, state: State { record: Some(record), ..State::default() } }
 }
 
 fn samples() -> [(&'static str, Packet); 4] {

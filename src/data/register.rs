@@ -35,6 +35,8 @@ pub struct State {
     pub record: Option<Record>,
     /// The latest operations and how they ended.
     pub recent: Recent,
+    /// Copies of it were damaged, and too few were left to tell whether this is the latest: nobody is told that it is.
+    pub doubtful: bool,
 }
 
 /// Operations that a key remembers.
@@ -72,7 +74,7 @@ pub struct Register {
 impl From<Record> for Register {
     /// Of a record that was put without a vote, as the only copy there is.
     fn from(record: Record) -> Self {
-        let state = State { record: Some(record.clone()), recent: Recent::default() };
+        let state = State { record: Some(record.clone()), ..State::default() };
         Self::new(None, Some(Accepted { ballot: record.version, copied: false, state }))
     }
 }
@@ -154,6 +156,16 @@ impl Register {
         }
         is_newer
     }
+
+    /// Of what members of the view of this epoch had accepted too little can be read: this may be the latest of it, or not.
+    /// Only before this member serves.
+    pub fn doubt(&mut self, epoch: u64) {
+        let state = self.accepted.take().map_or_else(State::default, |accepted| accepted.state);
+        // Above whatever anybody can have accepted in that view.
+        let ballot = Ballot { epoch, round: u64::MAX, node: Incarnation(0), n: 0 };
+        let state = State { doubtful: true, ..state };
+        *self = Self::new(self.promised, Some(Accepted { ballot, copied: true, state }));
+    }
 }
 
 impl State {
@@ -217,9 +229,14 @@ pub struct Operated {
     pub outcome: Outcome,
 }
 
-/// It cannot be told any more whether the operation was carried out at an earlier try.
+/// Why an operation cannot be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forgotten;
+pub enum Refusal {
+    /// It cannot be told any more whether it was carried out at an earlier try.
+    Forgotten,
+    /// It cannot be told what is there.
+    Doubtful,
+}
 
 /// Carries out an operation on what is under a key. `version` is what a put gives it; `again`: it may have been proposed
 /// before.
@@ -229,12 +246,16 @@ pub fn operate(
     again: bool,
     version: Version,
     now: Wall,
-) -> Result<Operated, Forgotten> {
+) -> Result<Operated, Refusal> {
     if let Some(outcome) = current.and_then(|state| state.recent.find(id)) {
         return Ok(Operated { state: current.cloned(), outcome: outcome.clone() });
     }
-    if again && command.is_write() && current.is_some_and(|state| state.recent.may_have_forgotten(id)) {
-        return Err(Forgotten);
+    let may_have_forgotten = |state: &State| state.doubtful || state.recent.may_have_forgotten(id);
+    if again && command.is_write() && current.is_some_and(may_have_forgotten) {
+        return Err(Refusal::Forgotten);
+    }
+    if let Some(doubtful) = current.filter(|state| state.doubtful) {
+        return operate_in_doubt(doubtful, (id, command), version, now);
     }
     let applied = apply(current.and_then(|state| state.record.as_ref()), command, version, now);
     let mut state = current.cloned();
@@ -247,6 +268,27 @@ pub fn operate(
         state.get_or_insert_default().recent.remember(id, &applied.outcome);
     }
     Ok(Operated { state, outcome: applied.outcome })
+}
+
+/// Whatever was there, it can be overwritten or removed.
+fn operate_in_doubt(
+    current: &State,
+    (id, command): (OpId, &Command),
+    version: Version,
+    now: Wall,
+) -> Result<Operated, Refusal> {
+    if !command.is_unconditional_write() {
+        return Err(Refusal::Doubtful);
+    }
+    let applied = apply(None, command, version, now);
+    let record = if let Change::Put(record) = applied.change { Some(record) } else { None };
+    // Something was there, as somebody knows by its damage.
+    let outcome = if record.is_some() { Outcome::Replaced(version) } else { Outcome::Deleted };
+    let mut recent = current.recent.clone();
+    // Operations before this one may have been forgotten with what cannot be read.
+    recent.evicted = recent.evicted.max(Some(id.issued));
+    recent.remember(id, &outcome);
+    Ok(Operated { state: Some(State { record, recent, doubtful: false }), outcome })
 }
 
 #[cfg(test)]
@@ -305,9 +347,23 @@ mod tests {
             state = operate(state.as_ref(), (id(n), &put("b")), false, ballot(0, n), Wall(9)).expect("new").state;
         }
         let late = operate(state.as_ref(), (id(1), &put("a")), true, ballot(0, 30), Wall(9));
-        assert_eq!(late, Err(Forgotten));
+        assert_eq!(late, Err(Refusal::Forgotten));
         let read = operate(state.as_ref(), (id(1), &Command::Get), true, ballot(0, 30), Wall(9)).expect("a read");
         assert_eq!(read.state, state, "a read leaves no trace");
+        let mut register =
+            Register::new(None, Some(Accepted { ballot: ballot(0, 9), copied: false, state: state.expect("a state") }));
+        register.doubt(2);
+        assert!(register.accepted().is_some_and(|accepted| accepted.copied && accepted.ballot > ballot(7, 7)));
+        let doubtful = register.accepted().map(|accepted| &accepted.state);
+        let told = |command: Command, again| operate(doubtful, (id(41), &command), again, ballot(0, 31), Wall(9));
+        assert_eq!(told(Command::Get, false), Err(Refusal::Doubtful));
+        assert_eq!(told(put("c"), true), Err(Refusal::Forgotten), "it may be what cannot be read");
+        let certain = told(put("c"), false).expect("whatever was there");
+        assert_eq!(certain.outcome, Outcome::Replaced(ballot(0, 31)));
+        let certain = certain.state.as_ref();
+        let tried_before = operate(certain, (id(40), &put("d")), true, ballot(0, 32), Wall(9));
+        assert_eq!(tried_before, Err(Refusal::Forgotten));
+        assert!(operate(certain, (id(42), &Command::Get), false, ballot(0, 32), Wall(9)).is_ok());
         let nothing = operate(None, (id(40), &Command::Get), false, ballot(0, 1), Wall(9)).expect("a read");
         assert_eq!(nothing, Operated { state: None, outcome: Outcome::NotFound });
     }

@@ -21,6 +21,8 @@ pub type Cursor = (Id, Key);
 pub struct Chunk {
     /// Keys and what is there.
     pub entries: Vec<(Key, Register)>,
+    /// Those of which that cannot be read.
+    pub damaged: Vec<Key>,
     /// Where to go on, `None` at the slot's end.
     pub next: Option<Cursor>,
 }
@@ -49,7 +51,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full(why) => write!(f, "no room: {why}"),
-            Self::Damaged(key) => write!(f, "the record of {key:?} is damaged on this node's disk"),
+            Self::Damaged(key) => write!(f, "the record of {key:?} is damaged on disk"),
             Self::Broken(why) => write!(f, "the store failed: {why}"),
         }
     }
@@ -73,6 +75,8 @@ pub trait Store {
     }
     /// Forgets what is at `place`.
     fn remove(&mut self, place: &Place) -> Result<(), Trouble>;
+    /// Forgets those of these keys in `slot` that cannot be read, wherever they stand there.
+    fn sweep(&mut self, slot: Slot, keys: &[Key]) -> Result<(), Trouble>;
     /// Entries of `slot` after the cursor, until their user bytes reach `budget_bytes`; at least one if there is one.
     fn scan(&self, slot: Slot, after: Option<&Cursor>, budget_bytes: usize) -> Result<Chunk, Trouble>;
     /// Keys that `query` asks for, in the order of their bytes, of the slots that `keep` accepts, without the expired.
@@ -195,6 +199,10 @@ impl Store for MemoryStore {
     fn remove(&mut self, place: &Place) -> Result<(), Trouble> {
         self.take(place);
         self.refused = false;
+        Ok(())
+    }
+
+    fn sweep(&mut self, _: Slot, _: &[Key]) -> Result<(), Trouble> {
         Ok(())
     }
 

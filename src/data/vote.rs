@@ -3,7 +3,7 @@
 use super::command::{Command, Outcome};
 use super::key::Place;
 use super::record::Record;
-use super::register::{Accepted, Ballot, OpId, Operated, Register, State, operate};
+use super::register::{Accepted, Ballot, OpId, Operated, Refusal, Register, State, operate};
 use super::store::{Store, Trouble};
 use crate::base::Wall;
 
@@ -58,6 +58,8 @@ pub enum Answer {
     Refused(Ballot),
     /// Whether an earlier try was carried out is forgotten.
     Forgotten,
+    /// Too few copies are undamaged to tell what is there.
+    Doubtful,
 }
 
 impl Vote {
@@ -101,8 +103,10 @@ fn answer(register: &mut Register, grant: Ballot, ask: Ask) -> (Answer, bool) {
                 return (Answer::Refused(floor), false);
             }
             let state = register.accepted().map(|accepted| &accepted.state);
-            let Ok(Operated { state, outcome }) = operate(state, (id, &command), again, ballot, now) else {
-                return (Answer::Forgotten, false);
+            let Operated { state, outcome } = match operate(state, (id, &command), again, ballot, now) {
+                Ok(operated) => operated,
+                Err(Refusal::Forgotten) => return (Answer::Forgotten, false),
+                Err(Refusal::Doubtful) => return (Answer::Doubtful, false),
             };
             let state = state.unwrap_or_default();
             match register.accept(grant, ballot, state.clone()) {

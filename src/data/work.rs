@@ -3,6 +3,7 @@
 //! The order is that of asking, and each is carried out in full or not at all. What changes something is answered once
 //! the change is as safe as the store makes it; what only reads may be answered before what was asked earlier.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::key::{Key, Place, Slot, SlotSet};
@@ -39,9 +40,10 @@ pub enum Work {
         /// Whoever asks has what this sums up: nothing is scanned if it is the same here.
         unless: Option<Digest>,
     },
-    /// Sums up what has been accepted in a slot. Answered by [`Done::Summed`].
+    /// Sums up what has been accepted in a slot, and finds what cannot be read. Answered by [`Done::Summed`].
     Digest(Slot),
-    /// Takes what members of an earlier view have accepted, where it is newer; what belongs to another slot is left out.
+    /// Takes what members of an earlier view have accepted, where it is newer; what belongs to another slot is left out, and
+    /// what stands where nothing can be read.
     /// Answered by [`Done::Changed`].
     Copy {
         /// The slot.
@@ -49,8 +51,18 @@ pub enum Work {
         /// Keys and what was accepted there.
         entries: Vec<(Key, Accepted)>,
     },
-    /// Forgets what is at a place, as nobody can read it. Answered by [`Done::Changed`].
-    Forget(Place),
+    /// Ends the copying of what the members of the view of this epoch had accepted: puts what is known now where nothing
+    /// could be read, and marks what may not be the latest. Answered by [`Done::Changed`].
+    Mend {
+        /// The slot.
+        slot: Slot,
+        /// The epoch.
+        epoch: u64,
+        /// What could not be read, and what others have; `None`: nobody has anything.
+        damaged: BTreeMap<Key, Option<Accepted>>,
+        /// What is to be marked.
+        doubtful: Vec<Key>,
+    },
     /// Forgets all records of some slots. Answered by [`Done::Changed`].
     Clear(Vec<Slot>),
     /// Keeps these of slots, whatever they mean; `None`: nothing. Answered by [`Done::Changed`].
@@ -94,11 +106,18 @@ pub enum Done {
     Scanned {
         /// Keys and what was accepted there.
         entries: Vec<(Key, Accepted)>,
+        /// Keys of which that cannot be read.
+        damaged: Vec<Key>,
         /// Where the scan goes on; `None` at its end.
         next: Option<Cursor>,
     },
     /// What a slot sums up to.
-    Summed(Digest),
+    Summed {
+        /// Of what can be read.
+        digest: Digest,
+        /// Keys of which nothing can.
+        damaged: Vec<Key>,
+    },
     /// Something was changed.
     Changed,
     /// These have expired.
@@ -150,21 +169,28 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
     Ok(match work {
         Work::List { query, slots, now } => Done::Listed(store.list(&query, now, &|slot| slots.contains(slot))?),
         Work::Vote(vote) => Done::Voted(vote.carry_out(store)?),
-        Work::Digest(slot) => Done::Summed(digest(slot, store)?),
-        Work::Scan { slot, unless: Some(unless), .. } if digest(slot, store)? == unless => {
-            Done::Scanned { entries: Vec::new(), next: None }
+        Work::Digest(slot) => {
+            let (digest, damaged) = digest(slot, store)?;
+            Done::Summed { digest, damaged }
+        }
+        Work::Scan { slot, unless: Some(unless), .. } if digest(slot, store)? == (unless, Vec::new()) => {
+            Done::Scanned { entries: Vec::new(), damaged: Vec::new(), next: None }
         }
         Work::Scan { slot, after, budget_bytes, .. } => {
             let chunk = store.scan(slot, after.as_ref(), budget_bytes)?;
             let accepted = |(key, register): (Key, Register)| Some((key, register.into_accepted()?));
-            Done::Scanned { entries: chunk.entries.into_iter().filter_map(accepted).collect(), next: chunk.next }
+            let entries = chunk.entries.into_iter().filter_map(accepted).collect();
+            Done::Scanned { entries, damaged: chunk.damaged, next: chunk.next }
         }
         Work::Copy { slot, entries } => {
-            copy(slot, entries, store)?;
+            copy(slot, entries.into_iter(), store)?;
             Done::Changed
         }
-        Work::Forget(place) => {
-            store.remove(&place)?;
+        Work::Mend { slot, epoch, damaged, doubtful } => {
+            let keys: Vec<Key> = damaged.keys().cloned().collect();
+            store.sweep(slot, &keys)?;
+            copy(slot, damaged.into_iter().filter_map(|(key, theirs)| Some((key, theirs?))), store)?;
+            doubt(epoch, doubtful, store)?;
             Done::Changed
         }
         Work::Clear(slots) => {
@@ -184,10 +210,11 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
 }
 
 /// Two slots with one digest are taken to have accepted the same.
-fn digest(slot: Slot, store: &impl Store) -> Result<Digest, Trouble> {
-    let (mut digest, mut after) = (Digest::default(), None);
+fn digest(slot: Slot, store: &impl Store) -> Result<(Digest, Vec<Key>), Trouble> {
+    let (mut digest, mut damaged, mut after) = (Digest::default(), Vec::new(), None);
     loop {
         let chunk = store.scan(slot, after.as_ref(), CHUNK_BYTES)?;
+        damaged.extend(chunk.damaged);
         for (key, register) in &chunk.entries {
             if let Some(accepted) = register.accepted() {
                 digest.add(key, accepted.ballot);
@@ -195,19 +222,35 @@ fn digest(slot: Slot, store: &impl Store) -> Result<Digest, Trouble> {
         }
         after = chunk.next;
         if after.is_none() {
-            return Ok(digest);
+            return Ok((digest, damaged));
         }
     }
 }
 
-fn copy(slot: Slot, entries: Vec<(Key, Accepted)>, store: &mut impl Store) -> Result<(), Trouble> {
+fn copy(slot: Slot, entries: impl Iterator<Item = (Key, Accepted)>, store: &mut impl Store) -> Result<(), Trouble> {
     let space = store.space();
-    let places = entries.into_iter().map(|(key, theirs)| (space.place(key), theirs));
+    let places = entries.map(|(key, theirs)| (space.place(key), theirs));
     for (place, theirs) in places.filter(|(place, _)| place.slot == slot) {
-        let mut register = store.register(&place)?.unwrap_or_default();
+        let mut register = match store.register(&place) {
+            Err(Trouble::Damaged(_)) => continue,
+            other => other?.unwrap_or_default(),
+        };
         if register.copy(&theirs) {
             store.set(place, register)?;
         }
+    }
+    Ok(())
+}
+
+fn doubt(epoch: u64, keys: Vec<Key>, store: &mut impl Store) -> Result<(), Trouble> {
+    for key in keys {
+        let place = store.space().place(key);
+        let mut register = match store.register(&place) {
+            Err(Trouble::Damaged(_)) => Register::default(),
+            other => other?.unwrap_or_default(),
+        };
+        register.doubt(epoch);
+        store.set(place, register)?;
     }
     Ok(())
 }

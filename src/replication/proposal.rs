@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::chain::is_majority;
 use super::view::View;
 use crate::base::{Incarnation, Wall};
-use crate::data::register::{Accepted, Ballot, OpId, Operated, State, operate};
+use crate::data::register::{Accepted, Ballot, OpId, Operated, Refusal, State, operate};
 use crate::data::{Command, Outcome};
 
 /// What the coordinator does next.
@@ -21,13 +21,15 @@ pub enum Next {
     Done(Outcome),
     /// Whether an earlier try was carried out is forgotten; tell the user that.
     Unknown,
+    /// Too few copies are undamaged to tell what is there; tell the user that.
+    Doubtful,
     /// Others are faster: begin again after a while with a ballot above this one.
     Outdone(Ballot),
     /// Wait for more answers.
     Wait,
 }
 
-/// See the module. It ends with [`Next::Done`], [`Next::Unknown`], or by being given up: then what it may have sent may
+/// See the module. It ends with [`Next::Done`], [`Next::Unknown`], [`Next::Doubtful`], or by being given up: then what it may have sent may
 /// take effect at any time.
 #[derive(Clone, Debug)]
 pub struct Proposal {
@@ -112,11 +114,16 @@ impl Proposal {
             let state = first.map(|accepted| accepted.state);
             let told = operate(state.as_ref(), (self.id, &self.command), false, grant_of(&self.view), self.now);
             // A key that has expired is removed first.
-            if let Ok(Operated { state: after, outcome }) = told
-                && after == state
-            {
-                self.stage = Stage::Ended;
-                return Next::Done(outcome);
+            match told {
+                Ok(Operated { state: after, outcome }) if after == state => {
+                    self.stage = Stage::Ended;
+                    return Next::Done(outcome);
+                }
+                Err(Refusal::Doubtful) => {
+                    self.stage = Stage::Ended;
+                    return Next::Doubtful;
+                }
+                _ => {}
             }
         }
         self.stage = Stage::Ended;
@@ -141,9 +148,9 @@ impl Proposal {
 
     fn propose(&mut self, ballot: Ballot, current: Option<&State>) -> Next {
         match operate(current, (self.id, &self.command), self.again, ballot, self.now) {
-            Err(_) => {
+            Err(refusal) => {
                 self.stage = Stage::Ended;
-                Next::Unknown
+                if refusal == Refusal::Doubtful { Next::Doubtful } else { Next::Unknown }
             }
             Ok(Operated { state, outcome }) => {
                 let state = state.unwrap_or_default();

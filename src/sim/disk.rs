@@ -110,6 +110,12 @@ impl World {
         let gauge = Some(gauge(&disk.store));
         self.with_node(host, |node, now| node.handle_input(now, Input::Stored { job, done, gauge }));
     }
+
+    /// Records of all hosts that are not as they were written.
+    pub fn damaged(&self) -> usize {
+        self.hosts.iter().filter_map(|host| host.disk.as_ref()).map(|disk| disk.flipped.len()).sum()
+    }
+
     /// A bit flips in one of a host's records. `None`: it has none.
     pub fn flip_bit(&mut self, host: HostId) -> Option<Key> {
         let dice = self.rng().below(1 << 32);

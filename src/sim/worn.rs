@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::base::Wall;
 use crate::data::register::Register;
-use crate::data::{Chunk, Cursor, KeySpace, ListQuery, MemoryStore, Page, Place, Slot, Store, Trouble, Usage};
+use crate::data::{Chunk, Cursor, Key, KeySpace, ListQuery, MemoryStore, Page, Place, Slot, Store, Trouble, Usage};
 
 /// See the module.
 pub(super) struct Worn<'a> {
@@ -36,12 +36,18 @@ impl Store for Worn<'_> {
     }
 
     fn scan(&self, slot: Slot, after: Option<&Cursor>, budget_bytes: usize) -> Result<Chunk, Trouble> {
-        let chunk = self.store.scan(slot, after, budget_bytes)?;
-        let damaged = |key: &&crate::data::Key| self.flipped.contains(&self.store.space().place((**key).clone()));
-        match chunk.entries.iter().map(|(key, _)| key).find(damaged) {
-            Some(key) => Err(Trouble::Damaged(key.clone())),
-            None => Ok(chunk),
-        }
+        let mut chunk = self.store.scan(slot, after, budget_bytes)?;
+        let is_damaged = |key: &Key| self.flipped.contains(&self.store.space().place(key.clone()));
+        chunk.damaged = chunk.entries.iter().map(|(key, _)| key).filter(|key| is_damaged(key)).cloned().collect();
+        chunk.entries.retain(|(key, _)| !is_damaged(key));
+        Ok(chunk)
+    }
+
+    fn sweep(&mut self, slot: Slot, keys: &[Key]) -> Result<(), Trouble> {
+        let goes = |place: &Place| place.slot == slot && keys.contains(&place.key);
+        let (unreadable, left) = std::mem::take(self.flipped).into_iter().partition::<BTreeSet<_>, _>(goes);
+        *self.flipped = left;
+        unreadable.iter().try_for_each(|place| self.store.remove(place))
     }
 
     fn list(&self, query: &ListQuery, now: Wall, keep: &dyn Fn(Slot) -> bool) -> Result<Page, Trouble> {

@@ -436,6 +436,9 @@ pub struct State {
     pub recent: ::prost::alloc::vec::Vec<Ended>,
     #[prost(uint64, optional, tag = "3")]
     pub evicted: ::core::option::Option<u64>,
+    /// Copies of it were damaged, and too few were left to tell whether this is the latest.
+    #[prost(bool, tag = "4")]
+    pub doubtful: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Accepted {
@@ -597,6 +600,9 @@ pub struct CopyPart {
     pub entries: ::prost::alloc::vec::Vec<CopyEntry>,
     #[prost(message, optional, tag = "5")]
     pub next: ::core::option::Option<Cursor>,
+    /// Keys of which what was accepted cannot be read.
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub damaged: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CopyComplete {

@@ -13,7 +13,7 @@ use chordkv::data::{
 use chordkv::node::{Call, Message, NodeInfo, Reply};
 use chordkv::overlay::{Found, JoinVerdict, Lookup, NextHop, RingMessage, Standing, Want};
 use chordkv::replication::chain::{Promise, Turn};
-use chordkv::replication::copies::{CopyMessage, Operation, Ran};
+use chordkv::replication::copies::{CopyMessage, Operation, Part, Ran};
 use chordkv::replication::{SlotRun, View};
 use chordkv::wire::{Hello, Packet, Refusal, RefusalCode};
 
@@ -334,7 +334,7 @@ fn copy_messages(own: SocketAddr) -> Vec<CopyMessage> {
     let after = Some((Capacity::MAX.hash(b"k"), key.clone()));
     let turn = Turn { n: u64::MAX, node: Incarnation(77) };
     let ballot = record().version;
-    let state = State { record: Some(record()), recent: Recent::new(Vec::new(), None) };
+    let state = State { record: Some(record()), recent: Recent::new(Vec::new(), None), doubtful: true };
     let accepted = Accepted { ballot, copied: false, state: state.clone() };
     let promise = Promise { accepted: Some((turn, members.clone().into())), complete: true };
     let fetch = |slot, serial, ahead| CopyMessage::Fetch {
@@ -348,7 +348,7 @@ fn copy_messages(own: SocketAddr) -> Vec<CopyMessage> {
     };
     let part = |epoch| {
         let entries = vec![(key.clone(), accepted.clone())];
-        CopyMessage::Part { slot, epoch, serial: 2, entries, next: None }
+        CopyMessage::Part { slot, epoch, serial: 2, part: Part { entries, damaged: vec![key.clone()], next: None } }
     };
     let ask = |ask| CopyMessage::Ask { number: 9, slot, epoch, key: key.clone(), ask };
     vec![

@@ -65,14 +65,27 @@ fn bit_flip_record() {
         let mut clients = Clients::default();
         write_for_a_while(&mut world, &mut clients, &hosts, 300);
         read_all(&mut world, &mut clients, hosts[0]);
-        // One only, and no view changes afterwards: nothing mends it yet.
-        let worn = hosts[world.rng().index(hosts.len())];
-        assert!(world.flip_bit(worn).is_some(), "nothing is stored there");
-        for host in &hosts {
-            read_all(&mut world, &mut clients, *host);
+        for round in 0..4 {
+            let worn = hosts[world.rng().index(hosts.len())];
+            assert!(world.flip_bit(worn).is_some(), "nothing is stored there");
+            match round {
+                // Somebody meets it.
+                0 => hosts.iter().for_each(|host| read_all(&mut world, &mut clients, *host)),
+                // Nobody does, but views change.
+                1 => _ = world.start(&[hosts[0]]),
+                // Nor does the process that has it from the one before.
+                2 => {
+                    world.crash(worn);
+                    world.restart(worn, &hosts);
+                }
+                // Nor anybody but the rescan.
+                _ => {}
+            }
+            let mended = world.run_until(Span::secs(900), |world| world.damaged() == 0 && world.is_ideal());
+            assert!(mended, "round {round}: {}", world.describe());
             write_for_a_while(&mut world, &mut clients, &hosts, 50);
+            read_all(&mut world, &mut clients, worn);
         }
-        read_all(&mut world, &mut clients, worn);
         assert_eq!(clients.tally.reads_failed, 0, "{:?}", clients.tally);
     });
 }

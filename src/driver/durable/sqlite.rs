@@ -27,9 +27,9 @@ const NO_RECORD: i64 = -1;
 
 const GET: &str =
     "SELECT epoch, n, node, modified, expires, type, value, sum, vote FROM records WHERE place = ?1 AND key = ?2";
-const SCAN: &str = "SELECT epoch, n, node, modified, expires, type, value, sum, vote, key FROM records \
+const SCAN: &str = "SELECT epoch, n, node, modified, expires, type, value, sum, vote, key, place FROM records \
                     WHERE place BETWEEN ?1 AND ?2 ORDER BY place, key";
-const SCAN_ON: &str = "SELECT epoch, n, node, modified, expires, type, value, sum, vote, key FROM records \
+const SCAN_ON: &str = "SELECT epoch, n, node, modified, expires, type, value, sum, vote, key, place FROM records \
                        WHERE (place, key) > (?1, ?3) AND place <= ?2 ORDER BY place, key";
 const INSERT: &str = "INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 const UPDATE: &str = "UPDATE records SET epoch = ?3, n = ?4, node = ?5, modified = ?6, expires = ?7, type = ?8, \
@@ -292,13 +292,28 @@ impl SqliteStore {
         self.usage.add(keys, after.unwrap_or(0).cast_signed() - before.unwrap_or(0).cast_signed());
     }
 
+    fn remove_at(&mut self, at: i64, key: &Key) -> Result<(), Trouble> {
+        let Some(before) = self.there_at(at, key)? else { return Ok(()) };
+        self.latest.replace(None);
+        let remove = || {
+            let mut statement = self.connection.prepare_cached("DELETE FROM records WHERE place = ?1 AND key = ?2")?;
+            statement.execute(params![at, key.as_bytes()])?;
+            self.connection.prepare_cached("DELETE FROM keys WHERE key = ?1")?.execute([key.as_bytes()])
+        };
+        remove().map_err(trouble)?;
+        self.count_change(Some(before), None);
+        Ok(())
+    }
+
     /// The row of `place`, if there is one.
     fn there(&self, place: &Place) -> Result<Option<There>, Trouble> {
-        if let Some((at, there)) = &*self.latest.borrow()
-            && at == place
-        {
-            return Ok(*there);
+        match &*self.latest.borrow() {
+            Some((at, there)) if at == place => Ok(*there),
+            _ => self.there_at(self.place(place.id), &place.key),
         }
+    }
+
+    fn there_at(&self, at: i64, key: &Key) -> Result<Option<There>, Trouble> {
         let size = "SELECT modified, length(key) + length(value) + ifnull(octet_length(type), 0) FROM records \
                     WHERE place = ?1 AND key = ?2";
         let read = |row: &Row<'_>| {
@@ -307,7 +322,7 @@ impl SqliteStore {
         };
         let get = || {
             let mut statement = self.connection.prepare_cached(size)?;
-            statement.query_row(params![self.place(place.id), place.key.as_bytes()], read).optional()
+            statement.query_row(params![at, key.as_bytes()], read).optional()
         };
         get().map_err(trouble)
     }
@@ -369,15 +384,28 @@ impl Store for SqliteStore {
     }
 
     fn remove(&mut self, place: &Place) -> Result<(), Trouble> {
-        let Some(before) = self.there(place)? else { return Ok(()) };
-        self.latest.replace(None);
-        let remove = || {
-            let mut statement = self.connection.prepare_cached("DELETE FROM records WHERE place = ?1 AND key = ?2")?;
-            statement.execute(params![self.place(place.id), place.key.as_bytes()])?;
-            self.connection.prepare_cached("DELETE FROM keys WHERE key = ?1")?.execute([place.key.as_bytes()])
+        self.remove_at(self.place(place.id), &place.key)
+    }
+
+    fn sweep(&mut self, slot: Slot, keys: &[Key]) -> Result<(), Trouble> {
+        let damaged = || {
+            let mut statement = self.connection.prepare_cached(SCAN)?;
+            let mut rows = statement.query(self.places(slot))?;
+            let mut damaged = Vec::new();
+            while let Some(row) = rows.next()? {
+                if let Ok(key) = key_at(row, 9)
+                    && keys.contains(&key)
+                    && self.read_register(&key, row).is_err()
+                {
+                    // Its key may be what is damaged: then it stands where no other of that key does.
+                    damaged.push((row.get::<_, i64>(10)?, key));
+                }
+            }
+            Ok(damaged)
         };
-        remove().map_err(trouble)?;
-        self.count_change(Some(before), None);
+        for (at, key) in damaged().map_err(trouble)? {
+            self.remove_at(at, &key)?;
+        }
         Ok(())
     }
 
@@ -389,20 +417,24 @@ impl Store for SqliteStore {
                 Some((id, key)) => statement.query(params![self.place(*id), last, key.as_bytes()])?,
                 None => statement.query([first, last])?,
             };
-            let (mut chunk, mut bytes) = (Chunk::default(), 0);
+            let (mut chunk, mut bytes, mut last) = (Chunk::default(), 0, None);
             while let Some(row) = rows.next()? {
-                if bytes >= budget_bytes && !chunk.entries.is_empty() {
-                    let last = chunk.entries.last().map(|(key, _)| self.space.place(key.clone()));
-                    chunk.next = last.map(|place| (place.id, place.key));
+                if bytes >= budget_bytes && last.is_some() {
+                    chunk.next = last;
                     break;
                 }
-                let entry = key_at(row, 9).and_then(|key| Ok((key.clone(), self.read_register(&key, row)?)));
-                match entry {
-                    Ok((key, register)) => {
-                        bytes += key.as_bytes().len() + register.record().map_or(0, Record::user_bytes);
+                let key = match key_at(row, 9) {
+                    Ok(key) => key,
+                    Err(trouble) => return Ok(Err(trouble)),
+                };
+                bytes += key.as_bytes().len();
+                last = Some((self.space.place(key.clone()).id, key.clone()));
+                match self.read_register(&key, row) {
+                    Ok(register) => {
+                        bytes += register.record().map_or(0, Record::user_bytes);
                         chunk.entries.push((key, register));
                     }
-                    Err(trouble) => return Ok(Err(trouble)),
+                    Err(_) => chunk.damaged.push(key),
                 }
             }
             Ok(Ok(chunk))

@@ -17,6 +17,7 @@ const ROUND: u64 = 1 << 2;
 const BALLOT: u64 = 1 << 3;
 const PROMISED: u64 = 1 << 4;
 const EVICTED: u64 = 1 << 5;
+const DOUBTFUL: u64 = 1 << 6;
 
 /// The number of a node in the file.
 type Number<'a> = &'a dyn Fn(Incarnation) -> Result<i64, Trouble>;
@@ -38,6 +39,7 @@ pub(super) fn write(register: &Register, number: Number<'_>) -> Result<Option<Ve
         (BALLOT, ballot.is_some()),
         (PROMISED, register.promised().is_some()),
         (EVICTED, recent.evicted().is_some()),
+        (DOUBTFUL, accepted.is_some_and(|accepted| accepted.state.doubtful)),
     ];
     let flags = flags.iter().filter(|(_, is_set)| *is_set).fold(0, |all, (flag, _)| all | flag);
     if flags == 0 && recent.ended().is_empty() {
@@ -128,7 +130,7 @@ pub(super) fn read(record: Option<Record>, vote: Option<&[u8]>, node: Node<'_>) 
     if flags & NOTHING_ACCEPTED != 0 {
         return Some(Register::new(promised, None));
     }
-    let state = State { record, recent: Recent::new(ended, evicted) };
+    let state = State { record, recent: Recent::new(ended, evicted), doubtful: flags & DOUBTFUL != 0 };
     Some(Register::new(promised, Some(Accepted { ballot: ballot?, copied: flags & COPIED != 0, state })))
 }
 

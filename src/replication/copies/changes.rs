@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::message::CopyMessage;
+use super::message::{CopyMessage, Part};
 use super::mutation::Mutation;
 use super::{Awaited, Copies, CopiesEffect, Held};
 use crate::base::limits::CHUNK_BYTES;
@@ -27,16 +27,31 @@ pub(super) struct Fetching {
     // What was the newest to be had when it began.
     newest: View,
     // Those of the members of this view, for the next.
-    of: View,
-    view: View,
+    pub of: View,
+    pub view: View,
     sources: BTreeMap<Incarnation, Source>,
-    // Who has given everything.
-    done: BTreeSet<Incarnation>,
+    // This member is one of those.
+    pub is_source: bool,
+    // Who has given everything, but of these keys.
+    pub done: BTreeMap<Incarnation, Vec<Key>>,
     // When something came last, and how often it was asked for in vain since.
     since: Time,
     tries: u32,
-    // What is here sums up to, once that is known.
-    digest: Option<Digest>,
+    // What is here sums up to, once that is known; and by which answer of the store it will be.
+    pub digest: Option<Digest>,
+    pub sum_ticket: u64,
+    // What cannot be read here, with the newest that others gave in its place.
+    pub damaged: BTreeMap<Key, Option<Accepted>>,
+    // That is in its place.
+    pub mended: Mended,
+}
+
+/// Whether what could not be read was put right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mended {
+    No,
+    UnderWay,
+    Yes,
 }
 
 /// Which part of a slot is asked for.
@@ -53,6 +68,8 @@ struct Source {
     // Begins anywhere: an answer to an earlier question must not be taken for one to this.
     serial: u64,
     after: Option<Cursor>,
+    // What it could not read so far.
+    damaged: Vec<Key>,
     // A part is on its way into the store.
     is_copying: bool,
 }
@@ -73,6 +90,25 @@ const IDLE_FOR: Span = Span::secs(1);
 /// How long what was asked so many times in vain is not asked again.
 fn later(tries: u32) -> Span {
     ASK_AGAIN * (1 << tries.min(4))
+}
+
+impl Fetching {
+    fn new(now: Time, newest: View, (of, view): (View, View), is_source: bool) -> Self {
+        Self {
+            newest,
+            of,
+            view,
+            sources: BTreeMap::new(),
+            is_source,
+            done: BTreeMap::new(),
+            since: now,
+            tries: 0,
+            digest: None,
+            sum_ticket: 0,
+            damaged: BTreeMap::new(),
+            mended: Mended::No,
+        }
+    }
 }
 
 impl Copies {
@@ -191,7 +227,6 @@ impl Copies {
 
     /// Begins to fetch what the newest view needs here.
     pub(super) fn fetch(&mut self, now: Time, slot: Slot) {
-        let me = self.me.incarnation;
         let Some(held) = self.held.get_mut(&slot) else { return };
         let wanted = held.chain.wanted();
         let Some((newest, _)) = wanted.first() else {
@@ -210,47 +245,42 @@ impl Copies {
         let newest = newest.clone();
         let Some((view, of)) = wanted.get(pair).cloned() else { return };
         let is_source = held.chain.give(of.epoch);
-        let mut done = BTreeSet::new();
         let has_any = held.chain.has_any_records();
         // It was copied ahead, or is all that there is of a time long past, and must not come to light again.
         let is_ahead = self.invited.remove(&slot).is_some_and(|invited| invited.is_ready);
         if is_source {
-            done.insert(me);
             self.write_down(vec![slot]);
         } else if !has_any && !is_ahead {
             self.store(Work::Clear(vec![slot]));
         }
-        let fetching =
-            Fetching { newest, of, view, sources: BTreeMap::new(), done, since: now, tries: 0, digest: None };
+        let fetching = Fetching::new(now, newest, (of, view), is_source);
         if let Some(held) = self.held.get_mut(&slot) {
             held.fetching = Some(Box::new(fetching));
         }
-        if self.is_fetched(now, slot) {
-            return;
-        }
         if is_source || has_any || is_ahead {
-            self.store_and(Work::Digest(slot), Awaited::Summed { slot });
+            self.sum_up(slot);
         } else {
             self.ask_sources(slot, false);
         }
     }
 
     /// What is here is summed up: sources need not send the same.
-    pub(super) fn summed(&mut self, slot: Slot, digest: Option<Digest>) {
+    fn sum_up(&mut self, slot: Slot) {
+        self.store_and(Work::Digest(slot), Awaited::Summed { slot });
         if let Some(fetching) = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut()) {
-            fetching.digest = digest;
-            self.ask_sources(slot, false);
+            fetching.sum_ticket = self.next_ticket;
         }
     }
 
     /// Asks as many members as are needed, or all, for their next part.
-    fn ask_sources(&mut self, slot: Slot, all: bool) {
+    pub(super) fn ask_sources(&mut self, slot: Slot, all: bool) {
         let me = self.me.incarnation;
         let Some(fetching) = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut()) else { return };
         let wanted = fetching.of.members.len() / 2 + 1;
         let others =
-            fetching.of.members.iter().filter(|m| m.incarnation != me && !fetching.done.contains(&m.incarnation));
+            fetching.of.members.iter().filter(|m| m.incarnation != me && !fetching.done.contains_key(&m.incarnation));
         let others: Vec<Contact> = others.copied().collect();
+        let all = all || !fetching.short().is_empty();
         let count = if all { others.len() } else { wanted.saturating_sub(fetching.done.len()) };
         for to in others.into_iter().take(count) {
             self.ask_source(to, slot);
@@ -262,7 +292,7 @@ impl Copies {
         let serial = self.any_serial();
         let Some(fetching) = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut()) else { return };
         let epoch = fetching.of.epoch;
-        let source = || Source { serial, after: None, is_copying: false };
+        let source = || Source { serial, after: None, damaged: Vec::new(), is_copying: false };
         let source = fetching.sources.entry(to.incarnation).or_insert_with(source);
         if !source.is_copying {
             let (serial, after) = (source.serial, source.after.clone());
@@ -296,25 +326,27 @@ impl Copies {
         self.store_and(work, Awaited::Scanned { to: from, slot, epoch, serial: wanted.serial });
     }
 
-    pub(super) fn on_part(
-        &mut self,
-        from: Contact,
-        slot: Slot,
-        (epoch, serial): (u64, u64),
-        entries: Vec<(Key, Accepted)>,
-        next: Option<Cursor>,
-    ) {
+    pub(super) fn on_part(&mut self, from: Contact, slot: Slot, (epoch, serial): (u64, u64), part: Part) {
         let fetching = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut());
-        let fetching = fetching.filter(|fetching| fetching.of.epoch == epoch);
-        let source = fetching.and_then(|fetching| fetching.sources.get_mut(&from.incarnation));
-        let Some(source) = source.filter(|source| source.serial == serial) else {
-            self.on_part_ahead(from, slot, (epoch, serial), entries, next);
+        let is_asked = |fetching: &&mut Box<Fetching>| {
+            let source = fetching.sources.get(&from.incarnation);
+            fetching.of.epoch == epoch && source.is_some_and(|source| source.serial == serial)
+        };
+        let Some(fetching) = fetching.filter(is_asked) else {
+            self.on_part_ahead(from, slot, (epoch, serial), part);
             return;
         };
+        let Some(source) = fetching.sources.get_mut(&from.incarnation) else { return };
         if std::mem::replace(&mut source.is_copying, true) {
             return;
         }
-        let then = Awaited::Copied { from: from.incarnation, slot, epoch, next };
+        source.damaged.extend(part.damaged);
+        let entries = fetching.keep_for_damaged(part.entries);
+        let damaged = fetching.damaged.clone();
+        if self.mutated(Mutation::BelievesOne) {
+            self.store(Work::Mend { slot, epoch, damaged, doubtful: Vec::new() });
+        }
+        let then = Awaited::Copied { from: from.incarnation, slot, epoch, next: part.next };
         self.store_and(Work::Copy { slot, entries }, then);
     }
 
@@ -343,18 +375,36 @@ impl Copies {
                 self.ask_source(to, slot);
             }
         } else {
-            fetching.done.insert(from);
-            self.is_fetched(now, slot);
+            // What is in no slot of this is nobody's record.
+            let damaged = std::mem::take(&mut source.damaged).into_iter();
+            let damaged = damaged.filter(|key| self.space.place(key.clone()).slot == slot).collect();
+            fetching.done.insert(from, damaged);
+            if !self.is_fetched(now, slot) {
+                self.ask_sources(slot, false);
+            }
         }
     }
 
     /// Whether enough was fetched: then the view is complete here.
-    fn is_fetched(&mut self, now: Time, slot: Slot) -> bool {
+    pub(super) fn is_fetched(&mut self, now: Time, slot: Slot) -> bool {
         let me = self.me.incarnation;
-        let one_is_enough = self.mutated(Mutation::OneSource);
-        let enough = |fetching: &&mut Box<Fetching>| one_is_enough || is_majority(fetching.done.len(), &fetching.of);
+        let (one_is_enough, trusts) = (self.mutated(Mutation::OneSource), self.mutated(Mutation::DamagedIsAbsent));
+        let enough = |fetching: &Fetching| {
+            let all = fetching.done.len() == fetching.of.members.len() || fetching.tries >= TRIES_MAX;
+            one_is_enough
+                || is_majority(fetching.done.len(), &fetching.of) && (all || trusts || fetching.short().is_empty())
+        };
         let Some(held) = self.held.get_mut(&slot) else { return false };
-        let Some(fetching) = held.fetching.as_mut().filter(enough) else { return false };
+        let Some(fetching) = held.fetching.as_mut().filter(|fetching| enough(fetching)) else { return false };
+        let doubtful = if trusts { Vec::new() } else { fetching.short() };
+        if fetching.mended != Mended::Yes && !(doubtful.is_empty() && fetching.damaged.is_empty()) {
+            if std::mem::replace(&mut fetching.mended, Mended::UnderWay) == Mended::No {
+                let (of, epoch) = (fetching.of.epoch, fetching.view.epoch);
+                let work = Work::Mend { slot, epoch: of, damaged: fetching.damaged.clone(), doubtful };
+                self.store_and(work, Awaited::Mended { slot, epoch });
+            }
+            return false;
+        }
         let view = fetching.view.clone();
         held.fetching = None;
         held.chain.complete(view.epoch);
@@ -365,6 +415,7 @@ impl Copies {
             held.leads = view.primary().filter(|first| first.incarnation == me).map(|_| view.epoch);
             self.effects.push_back(CopiesEffect::Took(slot));
         }
+        self.is_undamaged(slot);
         self.write_down(vec![slot]);
         self.tell_complete(now, slot);
         self.fetch(now, slot);
@@ -465,7 +516,9 @@ impl Copies {
                 fetching.since = now;
                 fetching.tries += 1;
             }
-            self.ask_sources(slot, true);
+            if !self.is_fetched(now, slot) {
+                self.repeat_fetch(slot);
+            }
         }
         self.fetch(now, slot);
         let Some(held) = self.held.get_mut(&slot) else { return true };
@@ -487,6 +540,17 @@ impl Copies {
             None => held.idle_since = None,
         }
         false
+    }
+}
+
+impl Copies {
+    fn repeat_fetch(&mut self, slot: Slot) {
+        let me = self.me.incarnation;
+        let fetching = self.held.get(&slot).and_then(|held| held.fetching.as_ref());
+        if fetching.is_some_and(|fetching| fetching.is_source && !fetching.done.contains_key(&me)) {
+            self.sum_up(slot);
+        }
+        self.ask_sources(slot, true);
     }
 }
 

@@ -2,12 +2,11 @@
 //!
 //! Whoever has agreed does not leave the ring before it knows the next view: it may be needed for a majority of it.
 
-use super::message::CopyMessage;
+use super::message::{CopyMessage, Part};
 use super::mutation::Mutation;
 use super::{Awaited, Copies, Held};
 use crate::base::{Contact, Incarnation, Span, Time};
-use crate::data::register::Accepted;
-use crate::data::{Cursor, Key, Slot, Work};
+use crate::data::{Cursor, Slot, Work};
 use crate::replication::chain::Members;
 
 /// At the member that would propose.
@@ -129,14 +128,7 @@ impl Copies {
     }
 
     /// A part that may have been asked for ahead.
-    pub(super) fn on_part_ahead(
-        &mut self,
-        from: Contact,
-        slot: Slot,
-        (epoch, serial): (u64, u64),
-        entries: Vec<(Key, Accepted)>,
-        next: Option<Cursor>,
-    ) {
+    pub(super) fn on_part_ahead(&mut self, from: Contact, slot: Slot, (epoch, serial): (u64, u64), part: Part) {
         let Some(invited) = self.invited.get_mut(&slot) else { return };
         if (invited.epoch, invited.by, invited.serial) != (epoch, from, serial)
             || invited.is_ready
@@ -145,6 +137,8 @@ impl Copies {
             return;
         }
         invited.is_copying = true;
+        // What the other cannot read is fetched from those who can.
+        let Part { entries, next, .. } = part;
         self.store_and(Work::Copy { slot, entries }, Awaited::CopiedAhead { slot, next });
     }
 

@@ -17,6 +17,17 @@ use crate::data::{Answer, Ask, Cursor, Digest, Key, Slot, Trouble};
 use crate::replication::chain::{Members, Promise, Turn};
 use crate::replication::{SlotRun, View};
 
+/// A part of a slot, as one of its members has accepted it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Keys and what was accepted there.
+    pub entries: Vec<(Key, Accepted)>,
+    /// Keys of which that cannot be read.
+    pub damaged: Vec<Key>,
+    /// Where the next part begins; `None`: nothing follows.
+    pub next: Option<Cursor>,
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyMessage {
@@ -135,7 +146,7 @@ pub enum CopyMessage {
         /// Where the part before ended.
         after: Option<Cursor>,
     },
-    /// A part.
+    /// That.
     Part {
         /// The slot.
         slot: Slot,
@@ -143,10 +154,8 @@ pub enum CopyMessage {
         epoch: u64,
         /// As asked.
         serial: u64,
-        /// Keys and what was accepted there.
-        entries: Vec<(Key, Accepted)>,
-        /// Where the next part begins; `None`: nothing follows.
-        next: Option<Cursor>,
+        /// What is in it.
+        part: Part,
     },
     /// Whether the sender has the records of this epoch.
     Complete {

@@ -7,6 +7,7 @@
 //! every [`MAINTAIN_INTERVAL`] while it is not at rest.
 
 mod changes;
+mod damage;
 mod invite;
 pub mod message;
 pub(crate) mod mutation;
@@ -16,8 +17,9 @@ mod placing;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::changes::{Fetching, Standing, Wanted};
+use self::damage::Damage;
 use self::invite::{Invited, Inviting};
-pub use self::message::CopyMessage;
+pub use self::message::{CopyMessage, Part};
 use self::mutation::Mutation;
 pub use self::operations::{Operation, Ran};
 use self::operations::{Operations, voted};
@@ -74,8 +76,10 @@ enum Awaited {
     Say { to: Contact, message: Box<CopyMessage> },
     /// A part of a slot was read.
     Scanned { to: Contact, slot: Slot, epoch: u64, serial: u64 },
-    /// What is here of a slot is summed up, before its records are fetched.
+    /// What is here of a slot is summed up, to see what is damaged, or before its records are fetched.
     Summed { slot: Slot },
+    /// What could not be read of a slot was put right.
+    Mended { slot: Slot, epoch: u64 },
     /// A part of a slot was copied ahead.
     CopiedAhead { slot: Slot, next: Option<Cursor> },
     /// A part of a slot was taken.
@@ -106,6 +110,7 @@ struct Held {
 enum Timer {
     Operation(u64),
     Compare,
+    Rescan,
 }
 
 /// See the module.
@@ -121,6 +126,7 @@ pub struct Copies {
     operations: Operations,
     placing: Placing,
     invited: BTreeMap<Slot, Invited>,
+    damage: Damage,
     timers: Timers<Timer>,
     effects: VecDeque<CopiesEffect>,
     // What this node says to itself.
@@ -166,6 +172,7 @@ impl Copies {
             operations: Operations::default(),
             placing: Placing::default(),
             invited: BTreeMap::new(),
+            damage: Damage::default(),
             timers: Timers::new(),
             effects: VecDeque::new(),
             own: VecDeque::new(),
@@ -257,6 +264,7 @@ impl Copies {
             match timer {
                 Timer::Operation(id) => self.operation_due(now, id),
                 Timer::Compare => self.compare(now),
+                Timer::Rescan => self.rescan(now),
             }
         }
         self.hear_own(now);
@@ -296,25 +304,32 @@ impl Copies {
     pub fn stored(&mut self, now: Time, ticket: u64, done: Done) {
         match self.awaited.remove(&ticket) {
             Some(Awaited::Own { number }) => {
+                self.look_for_damage(&done);
                 if let Some(answer) = voted(done) {
                     self.on_answer(now, self.me.incarnation, number, answer);
                 }
             }
             Some(Awaited::Answer { to, number }) => {
+                self.look_for_damage(&done);
                 if let Some(answer) = voted(done) {
                     self.send(to, CopyMessage::Answered { number, answer });
                 }
             }
             Some(Awaited::Say { to, message }) if done == Done::Changed => self.send(to, *message),
             Some(Awaited::Scanned { to, slot, epoch, serial }) => {
-                if let Done::Scanned { entries, next } = done {
-                    self.send(to, CopyMessage::Part { slot, epoch, serial, entries, next });
+                if let Done::Scanned { entries, damaged, next } = done {
+                    if !damaged.is_empty() {
+                        self.found_damage(slot);
+                    }
+                    let part = Part { entries, damaged, next };
+                    self.send(to, CopyMessage::Part { slot, epoch, serial, part });
                 }
             }
             Some(Awaited::Summed { slot }) => {
-                let digest = if let Done::Summed(digest) = done { Some(digest) } else { None };
-                self.summed(slot, digest);
+                let summed = if let Done::Summed { digest, damaged } = done { Some((digest, damaged)) } else { None };
+                self.summed(now, slot, ticket, summed);
             }
+            Some(Awaited::Mended { slot, epoch }) => self.mended(now, slot, epoch, done == Done::Changed),
             Some(Awaited::CopiedAhead { slot, next }) => {
                 self.copied_ahead(slot, next, done == Done::Changed);
             }
@@ -373,9 +388,7 @@ impl Copies {
                 self.hear(now, slot, &views);
                 self.on_fetch(now, from, slot, epoch, &Wanted { ahead, digest, serial, after });
             }
-            CopyMessage::Part { slot, epoch, serial, entries, next } => {
-                self.on_part(from, slot, (epoch, serial), entries, next);
-            }
+            CopyMessage::Part { slot, epoch, serial, part } => self.on_part(from, slot, (epoch, serial), part),
             CopyMessage::Complete { slot, epoch, has, ask } => self.on_complete(from, slot, epoch, has, ask),
             CopyMessage::Ask { number, slot, epoch, key, ask } => self.on_ask(from, number, (slot, epoch), key, ask),
             CopyMessage::Answered { number, answer } => self.on_answer(now, from.incarnation, number, answer),

@@ -20,6 +20,10 @@ pub enum Mutation {
     OneSource,
     /// Whoever has dropped a slot does not remember up to which epoch it was over.
     ForgetsTheEnd,
+    /// What a source cannot read counts as what it does not have.
+    DamagedIsAbsent,
+    /// What cannot be read is put right by what a single other member has.
+    BelievesOne,
     /// Whoever tries again does so under a new name.
     TriesBlindly,
 }

@@ -81,8 +81,6 @@ struct Line {
 pub(super) struct Operations {
     ops: BTreeMap<u64, Op>,
     numbers: BTreeMap<u64, u64>,
-    // Those in whose place something stood that could not be read.
-    over_damage: BTreeSet<u64>,
     lines: BTreeMap<Place, Line>,
     // Rounds that this member has won, and who has proposed what is there since.
     words: BTreeMap<Place, u64>,
@@ -277,6 +275,7 @@ impl Copies {
             Answer::Refused(promised) if begins && op.leads => (Next::Outdone(promised), None),
             Answer::Refused(promised) => (op.proposal.refused(ballot, promised), None),
             Answer::Forgotten => (Next::Unknown, None),
+            Answer::Doubtful => (Next::Doubtful, None),
             Answer::Told(_) | Answer::Led(..) => return,
         };
         if let Some(ask) = ask.filter(|_| next == Next::Wait) {
@@ -292,15 +291,8 @@ impl Copies {
         let left = op.proposal.view.members.len() - op.failed.len();
         let begins = from == self.me.incarnation && op.ask.is_none();
         let is_damaged = matches!(trouble, Trouble::Damaged(_));
-        if begins && is_damaged && op.proposal.view.members.len() == 1 && op.proposal.command.is_unconditional_write() {
-            // Nobody can say any more what it was: good riddance.
-            op.leads = false;
-            let place = op.place.clone();
-            self.operations.over_damage.insert(id);
-            self.store(Work::Forget(place));
-            self.begin(now, id);
-        } else if begins && op.ballot.is_some() && left > 0 && is_damaged {
-            // Others can coordinate without this member's copy.
+        if begins && op.ballot.is_some() && is_damaged {
+            // Others can coordinate without this member's copy, and it is about to be mended.
             op.leads = false;
             let again = op.proposal.again;
             self.finish(now, id, Ran::NotNow { elsewhere: None, again });
@@ -322,9 +314,13 @@ impl Copies {
                 self.ask_all(id, Ask::Accept(ballot, state));
             }
             Next::Done(outcome) => {
-                let is_over = self.operations.over_damage.contains(&id);
-                let outcome = if is_over { over_damage(outcome) } else { outcome };
                 self.finish(now, id, Ran::Done(outcome));
+            }
+            Next::Doubtful => {
+                // Its own store carried nothing out.
+                op.leads = false;
+                let key = op.place.key.clone();
+                self.finish(now, id, Ran::Failed(Trouble::Damaged(key)));
             }
             Next::Unknown => self.finish(now, id, Ran::Unknown),
             Next::Outdone(by) => self.outdone(now, id, by),
@@ -374,7 +370,6 @@ impl Copies {
     fn finish(&mut self, now: Time, id: u64, ran: Ran) {
         let Some(op) = self.operations.ops.remove(&id) else { return };
         self.operations.numbers.remove(&op.number);
-        self.operations.over_damage.remove(&id);
         self.timers.cancel(Timer::Operation(id));
         match op.ballot {
             Some(ballot) if matches!(ran, Ran::Done(_)) && op.is_accepting && ballot.round > 0 => {
@@ -451,15 +446,6 @@ pub(super) fn voted(done: Done) -> Option<Result<Answer, Trouble>> {
         Done::Voted(answer) => Some(Ok(answer)),
         Done::Failed(trouble) => Some(Err(trouble)),
         _ => None,
-    }
-}
-
-/// Something was there, whatever it was.
-fn over_damage(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Created(version) => Outcome::Replaced(version),
-        Outcome::NotFound => Outcome::Deleted,
-        outcome => outcome,
     }
 }
 

@@ -129,6 +129,8 @@ impl Copies {
                 self.placing.settled.changing += 1;
             }
         }
+        self.mend_damage(now, around);
+        self.placing.settled.changing += self.damaged();
         let moving = self.held.values().filter(|held| held.election.is_some() || held.inviting.is_some()).count();
         let budget = MOVES_MAX.saturating_sub(moving);
         self.compare_later(now);

@@ -251,7 +251,7 @@ impl World {
                 self.send_all(at, &view, &Message::Accept { try_: number, key, ballot, state });
             }
             Next::Done(outcome) => self.done(at, number, &outcome),
-            Next::Unknown => {
+            Next::Unknown | Next::Doubtful => {
                 self.nodes[at].now.running.remove(&number);
             }
             Next::Outdone(by) => self.give_up(at, number, by),

@@ -12,7 +12,7 @@ use crate::data::register::{Accepted, OpId, RECENT_MAX, Recent, State};
 use crate::data::{Answer, Ask, Digest, Slot};
 use crate::replication::View;
 use crate::replication::chain::{MEMBERS_MAX, Promise, Turn};
-use crate::replication::copies::{CopyMessage, Operation, Ran};
+use crate::replication::copies::{CopyMessage, Operation, Part, Ran};
 
 /// Views of one slot in a message, at most: so many that somebody may have to know are never left.
 const VIEWS_MAX: usize = 1_024;
@@ -38,13 +38,12 @@ impl Reader<'_> {
             },
             Body::CopyPart(of) => {
                 let entry = |of: pb::CopyEntry| Ok((key(of.key)?, accepted(of.accepted)?));
-                CopyMessage::Part {
-                    slot: Slot(of.slot),
-                    epoch: of.epoch,
-                    serial: of.serial,
+                let part = Part {
                     entries: of.entries.into_iter().map(entry).collect::<Decoded<_>>()?,
+                    damaged: of.damaged.into_iter().map(key).collect::<Decoded<_>>()?,
                     next: of.next.map(|next| self.cursor(next)).transpose()?,
-                }
+                };
+                CopyMessage::Part { slot: Slot(of.slot), epoch: of.epoch, serial: of.serial, part }
             }
             Body::CopyComplete(of) => {
                 CopyMessage::Complete { slot: Slot(of.slot), epoch: of.epoch, has: of.has, ask: of.ask }
@@ -166,7 +165,11 @@ fn state(state: Option<pb::State>) -> Decoded<State> {
     }
     let ended = |of: pb::Ended| Ok((op_id(of.operation)?, outcome(of.outcome)?));
     let ended = state.recent.into_iter().map(ended).collect::<Decoded<_>>()?;
-    Ok(State { record: state.record.map(record).transpose()?, recent: Recent::new(ended, state.evicted.map(Wall)) })
+    Ok(State {
+        record: state.record.map(record).transpose()?,
+        recent: Recent::new(ended, state.evicted.map(Wall)),
+        doubtful: state.doubtful,
+    })
 }
 
 fn ask(ask: pb::copy_ask::Ask) -> Decoded<Ask> {

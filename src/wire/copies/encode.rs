@@ -33,14 +33,16 @@ pub(in crate::wire) fn copies(message: &CopyMessage) -> Body {
                 after: after.as_ref().map(cursor),
             })
         }
-        CopyMessage::Part { slot, epoch, serial, entries, next } => {
+        CopyMessage::Part { slot, epoch, serial, part } => {
             let entry = |(key, of): &(crate::data::Key, Accepted)| pb::CopyEntry {
                 key: key.as_bytes().to_vec(),
                 accepted: Some(accepted(of)),
             };
             let (slot, epoch, serial) = (slot.0, *epoch, *serial);
-            let entries = entries.iter().map(entry).collect();
-            Body::CopyPart(pb::CopyPart { slot, epoch, serial, entries, next: next.as_ref().map(cursor) })
+            let entries = part.entries.iter().map(entry).collect();
+            let damaged = part.damaged.iter().map(|key| key.as_bytes().to_vec()).collect();
+            let next = part.next.as_ref().map(cursor);
+            Body::CopyPart(pb::CopyPart { slot, epoch, serial, entries, next, damaged })
         }
         CopyMessage::Complete { slot, epoch, has, ask } => {
             Body::CopyComplete(pb::CopyComplete { slot: slot.0, epoch: *epoch, has: *has, ask: *ask })
@@ -125,6 +127,7 @@ fn state(state: &State) -> pb::State {
         record: state.record.as_ref().map(record),
         recent: state.recent.ended().iter().map(ended).collect(),
         evicted: state.recent.evicted().map(|at| at.0),
+        doubtful: state.doubtful,
     }
 }
 
@@ -150,7 +153,7 @@ fn answer(answer: &Answer) -> Option<pb::copy_answered::Answer> {
         Answer::Accepted => Some(To::Accepted(pb::Done {})),
         Answer::Refused(by) => Some(To::Refused(version(by))),
         // Only the own store answers so.
-        Answer::Led(..) | Answer::Forgotten => None,
+        Answer::Led(..) | Answer::Forgotten | Answer::Doubtful => None,
     }
 }
 

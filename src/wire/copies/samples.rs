@@ -7,7 +7,7 @@ use crate::data::register::{Accepted, OpId, Recent, State};
 use crate::data::{Answer, Ask, Command, Digest, Key, Outcome, Record, Slot, Trouble, Version};
 use crate::node::Call;
 use crate::replication::chain::{Members, Promise, Turn};
-use crate::replication::copies::{CopyMessage, Operation};
+use crate::replication::copies::{CopyMessage, Operation, Part};
 use crate::replication::{SlotRun, View};
 
 fn member(port: u16) -> Contact {
@@ -37,7 +37,7 @@ fn state() -> State {
         (id(4), Outcome::PreconditionFailed(None)),
         (id(5), Outcome::Replaced(ballot(2))),
     ];
-    State { record: Some(record), recent: Recent::new(ended, Some(Wall(5))) }
+    State { record: Some(record), recent: Recent::new(ended, Some(Wall(5))), doubtful: true }
 }
 
 fn accepted() -> Accepted {
@@ -57,6 +57,7 @@ pub(in crate::wire) fn messages() -> Vec<(&'static str, CopyMessage)> {
     let removed = Accepted { state: State::default(), ..accepted() };
     let entries = vec![(key.clone(), accepted()), (key.clone(), removed)];
     let digest = Some(Digest { keys: 3, sum: u64::MAX });
+    let part = Part { entries, damaged: vec![key.clone()], next: Some(cursor()) };
     let fetch =
         CopyMessage::Fetch { slot, epoch, views: views(), ahead: true, digest, serial: 6, after: Some(cursor()) };
     let first =
@@ -77,7 +78,7 @@ pub(in crate::wire) fn messages() -> Vec<(&'static str, CopyMessage)> {
         ("copy_ready", CopyMessage::Ready { slot, epoch }),
         ("copy_fetch", fetch),
         ("copy_fetch.first", first),
-        ("copy_part", CopyMessage::Part { slot, epoch, serial: 6, entries, next: Some(cursor()) }),
+        ("copy_part", CopyMessage::Part { slot, epoch, serial: 6, part }),
         ("copy_complete", CopyMessage::Complete { slot, epoch, has: true, ask: true }),
         ("copy_ask.peek", ask(Ask::Peek)),
         ("copy_ask.prepare", ask(Ask::Prepare(ballot(0)))),

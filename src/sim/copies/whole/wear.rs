@@ -1,0 +1,33 @@
+//! Bits that flip in the records of whole nodes.
+
+use super::{KEYS, NODES, Node, World, space};
+use crate::data::{Done, Store, Trouble, Work, carry_out};
+use crate::sim::worn::Worn;
+
+impl World {
+    pub(super) fn carry_out(&mut self, at: usize, work: Work) -> Done {
+        if let Work::Mend { doubtful, .. } = &work {
+            self.blurred.extend(doubtful.iter().map(|key| key.as_bytes()[1]));
+            self.hit(if doubtful.is_empty() { "mended" } else { "doubtful" });
+        }
+        let Node { store, flipped, .. } = &mut self.nodes[at];
+        let done = carry_out(work, &mut Worn { store, flipped });
+        let fails = matches!(done, Done::Failed(_)) && !matches!(done, Done::Failed(Trouble::Damaged(_)));
+        assert!(!fails, "memory fails: {done:?}");
+        done
+    }
+
+    /// A bit of some record flips.
+    pub(super) fn wear(&mut self) {
+        let Some(rng) = self.wear.as_mut() else { return };
+        if !rng.chance(2) {
+            return;
+        }
+        let Node { store, flipped, .. } = &mut self.nodes[rng.index(NODES)];
+        let place = space().place(Self::key(u8::try_from(rng.below(u64::from(KEYS))).expect("few")));
+        if store.register(&place).expect("memory").is_some() {
+            flipped.insert(place);
+            self.hit("flipped");
+        }
+    }
+}
