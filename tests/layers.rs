@@ -42,6 +42,9 @@ const FOLDERS: &[(&str, u32, &[&str])] = &[
         6,
         &[
             "clap",
+            "hdrhistogram",
+            "httparse",
+            "mio",
             "tracing",
             "tracing_subscriber",
             "toml",

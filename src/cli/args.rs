@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::bench::{BENCH_EXAMPLES, BenchArgs};
 use super::said::NodeArgs;
 use super::sim::{SIM_EXAMPLES, SimArgs};
 use super::url::NodeUrl;
@@ -81,6 +82,9 @@ pub(super) enum Command {
     /// Tell by the exit code whether a node is ready
     #[command(after_help = HEALTH_EXAMPLES)]
     Health(HealthArgs),
+    /// Measure how many requests a ring answers, and how soon
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Box<BenchArgs>),
     /// Simulate a ring: what churn, failures and distance do to it
     #[command(after_help = SIM_EXAMPLES)]
     Sim(Box<SimArgs>),

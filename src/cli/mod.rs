@@ -13,6 +13,7 @@
 
 mod args;
 mod backup;
+mod bench;
 mod client;
 mod config;
 mod env;
@@ -96,6 +97,7 @@ fn dispatch(cli: Cli, env: &Env, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Ring(args) => ring::ring(&client()?, &args, out),
         Command::Status(args) => status::status(&client()?, &args, out),
         Command::Trace(args) => trace::trace(&client()?, &args, out),
+        Command::Bench(args) => bench::bench(&client()?, &args, out),
         Command::Sim(args) => sim::sim(&args, out),
     }
 }

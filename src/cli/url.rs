@@ -36,6 +36,11 @@ impl NodeUrl {
         }
     }
 
+    /// Host and port.
+    pub fn authority(&self) -> &str {
+        self.0.strip_prefix("http://").unwrap_or(&self.0)
+    }
+
     /// The URL of a path on this node, already percent-encoded.
     pub fn with(&self, path: &str) -> String {
         format!("{}{path}", self.0)

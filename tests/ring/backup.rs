@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::{Node, PATIENCE, ring::wait_settled, ring_of, side_by_side};
 
-fn chordkv(http: SocketAddr, args: &[&str], input: Option<&[u8]>) -> Output {
+pub fn chordkv(http: SocketAddr, args: &[&str], input: Option<&[u8]>) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_chordkv"))
         .args(args)
         .args(["--node", &http.to_string()])
@@ -19,7 +19,7 @@ fn chordkv(http: SocketAddr, args: &[&str], input: Option<&[u8]>) -> Output {
     child.wait_with_output().expect("an end")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

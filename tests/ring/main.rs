@@ -9,6 +9,7 @@ mod changing;
 mod failing;
 mod forming;
 mod hostile;
+mod load;
 mod refusing;
 mod serving;
 mod stopping;
