@@ -49,8 +49,9 @@ pub struct Recent {
 
 /// Operations remembered for each key, at most.
 pub const RECENT_MAX: usize = 16;
-/// Nobody tries an operation again that was asked so long before another.
-const RECENT_FOR_MS: u64 = 60_000;
+/// Operations that were asked so long before another are remembered no more: whoever tries one again is told that nobody knows.
+/// Longer than a request takes by default; what is remembered of a key that changes often must fit beside its record.
+const RECENT_FOR_MS: u64 = 15_000;
 
 /// What a member has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -56,6 +56,7 @@ impl Inside {
             predecessor: overlay.predecessor(),
             alone: overlay.is_alone(),
             leaving: overlay.standing() == Standing::Leaving,
+            round_trip: overlay.usual_round_trip(),
             successors: overlay.successors(),
             members: &|| overlay.known_members(MEMBERS_ASKED_MAX),
             answers: &|contact| overlay.answers(contact),

@@ -192,6 +192,11 @@ impl Peers {
         }
     }
 
+    /// Of all that were measured.
+    pub fn usual_round_trip(&self) -> Span {
+        self.rtt.smoothed().unwrap_or(Span::ZERO)
+    }
+
     /// The time-out for a request to this peer.
     pub fn timeout(&self, contact: &Contact, attempt: u32) -> Span {
         self.get(contact).map_or_else(Rtt::default, |peer| peer.rtt).timeout(attempt)

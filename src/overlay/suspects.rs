@@ -61,6 +61,11 @@ impl Overlay {
         self.peers.timeout(contact, attempt) * 2
     }
 
+    /// How long a round trip takes, of all that were measured; zero if none was.
+    pub fn usual_round_trip(&self) -> Span {
+        self.peers.usual_round_trip()
+    }
+
     /// Whether a member counts as lost: what it held must be replaced.
     pub fn is_lost(&self, contact: &Contact) -> bool {
         // With its process went what it held, unless that is on a disk: then it may come back.

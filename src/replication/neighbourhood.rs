@@ -1,6 +1,6 @@
 //! The ring around a node, as its copies see it.
 
-use crate::base::{Contact, Id, in_arc};
+use crate::base::{Contact, Id, Span, in_arc};
 use crate::data::{KeySpace, Slot};
 
 /// What the copies need to know of the ring around them, at one moment.
@@ -11,6 +11,8 @@ pub struct Neighbourhood<'a> {
     pub alone: bool,
     /// This node leaves: everything goes.
     pub leaving: bool,
+    /// How long a round trip to a peer takes, usually.
+    pub round_trip: Span,
     /// The successor list, nearest first.
     pub successors: &'a [Contact],
     /// Members of the ring that this node knows of, its neighbours among them: whoever might hold something.

@@ -14,9 +14,9 @@ const WHOLE_AGAIN: Duration = Duration::from_secs(15);
 const FAULT: Duration = Duration::from_secs(25);
 /// Until those who are left have counted the others out, one after the other.
 const COUNTED_OUT: Duration = Duration::from_secs(45);
-/// With a round trip of 400 ms and some 20 kB/s that the losses leave a connection, a thousand slots take two minutes to
-/// get their copies.
-const FORMS_SLOWLY: Duration = Duration::from_secs(240);
+/// With a round trip of 400 ms and some 20 kB/s that the losses leave a connection, a thousand slots get their copies
+/// within half of this.
+const FORMS_SLOWLY: Duration = Duration::from_secs(60);
 
 /// Lets a fault last so long in all.
 fn last(since: Instant, length: Duration) {

@@ -95,6 +95,12 @@ impl SqliteStore {
         self.connection.execute_batch("BEGIN; SELECT 1 FROM records LIMIT 1").map_err(trouble)
     }
 
+    /// Ends [`SqliteStore::hold_still`].
+    pub(super) fn let_go(&self) {
+        // Nothing was written, so nothing can be lost.
+        let _ = self.connection.execute_batch("COMMIT");
+    }
+
     /// Ends what this connection is about, from another thread.
     pub(super) fn interrupt_handle(&self) -> InterruptHandle {
         self.connection.get_interrupt_handle()

@@ -4,7 +4,9 @@
 //! ```text
 //! flags, then of these what the flags name, numbers as LEB128, nodes by their numbers in the table of nodes:
 //!   round of the version · ballot · promised ballot · when the latest forgotten operation was asked
-//! then how many operations are remembered, and each: node, n, issued, how it ended, with which version
+//! then how many operations are remembered, and each: how it ended and what is the same as of the one before (a number),
+//!   its node, n and issued and with which version it ended; numbers that may be near those of the one before as the difference,
+//!   zigzag
 //! ```
 
 use crate::base::{Incarnation, Wall};
@@ -18,6 +20,11 @@ const BALLOT: u64 = 1 << 3;
 const PROMISED: u64 = 1 << 4;
 const EVICTED: u64 = 1 << 5;
 const DOUBTFUL: u64 = 1 << 6;
+
+/// Of an operation: its version has the epoch, round and node of the one before.
+const SAME_WORD: u64 = 1 << 3;
+/// Its node is that of the one before.
+const SAME_NODE: u64 = 1 << 4;
 
 /// The number of a node in the file.
 type Number<'a> = &'a dyn Fn(Incarnation) -> Result<i64, Trouble>;
@@ -57,11 +64,10 @@ pub(super) fn write(register: &Register, number: Number<'_>) -> Result<Option<Ve
         put(&mut out, evicted);
     }
     put(&mut out, recent.ended().len() as u64);
+    let mut before = Before { version, ..Before::default() };
     for (id, outcome) in recent.ended() {
-        put(&mut out, number(id.node)?.cast_unsigned());
-        put(&mut out, id.n);
-        put(&mut out, id.issued.0);
-        let (tag, version) = match outcome {
+        let by = number(id.node)?.cast_unsigned();
+        let (kind, version) = match outcome {
             // Nobody remembers what was only read.
             Outcome::NotFound | Outcome::Found(_) => (0, None),
             Outcome::Deleted => (1, None),
@@ -70,12 +76,46 @@ pub(super) fn write(register: &Register, number: Number<'_>) -> Result<Option<Ve
             Outcome::Created(version) => (4, Some(version)),
             Outcome::Replaced(version) => (5, Some(version)),
         };
-        put(&mut out, tag);
-        if let Some(version) = version {
-            put_ballot(&mut out, *version, number)?;
+        let word = version.and_then(|version| before.version.filter(|before| word(before) == word(version)));
+        let is_same_node = before.node == Some(by);
+        put(&mut out, kind | if word.is_some() { SAME_WORD } else { 0 } | if is_same_node { SAME_NODE } else { 0 });
+        if !is_same_node {
+            put(&mut out, by);
         }
+        put(&mut out, difference(id.n, before.n));
+        put(&mut out, difference(id.issued.0, before.issued));
+        match (version, word) {
+            (Some(version), Some(word)) => put(&mut out, difference(version.n, word.n)),
+            (Some(version), None) => put_ballot(&mut out, *version, number)?,
+            (None, _) => {}
+        }
+        before = Before { node: Some(by), n: id.n, issued: id.issued.0, version: version.copied().or(before.version) };
     }
     Ok(Some(out))
+}
+
+/// What is written of an operation says how it differs from the one before; its version at first from that of the record.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    node: Option<u64>,
+    n: u64,
+    issued: u64,
+    version: Option<Version>,
+}
+
+/// All of a version but the last number.
+fn word(version: &Version) -> (u64, u64, Incarnation) {
+    (version.epoch, version.round, version.node)
+}
+
+/// What it takes to come from `before` to a number, small if it is small in either direction.
+fn difference(number: u64, before: u64) -> u64 {
+    let difference = number.wrapping_sub(before).cast_signed();
+    (difference << 1 ^ difference >> 63).cast_unsigned()
+}
+
+fn plus(difference: u64, before: u64) -> u64 {
+    before.wrapping_add(difference >> 1 ^ (difference & 1).wrapping_neg())
 }
 
 fn put(out: &mut Vec<u8>, mut number: u64) {
@@ -113,19 +153,32 @@ pub(super) fn read(record: Option<Record>, vote: Option<&[u8]>, node: Node<'_>) 
     let evicted = if flags & EVICTED == 0 { None } else { Some(Wall(take(&mut vote)?)) };
     let count = take(&mut vote)?;
     let mut ended = Vec::new();
+    let mut before = Before { version, ..Before::default() };
     for _ in 0..count {
-        let id =
-            OpId { node: node(take(&mut vote)?.cast_signed())?, n: take(&mut vote)?, issued: Wall(take(&mut vote)?) };
-        let outcome = match take(&mut vote)? {
+        let kind = take(&mut vote)?;
+        let number = if kind & SAME_NODE == 0 { take(&mut vote)? } else { before.node? };
+        let (n, issued) = (plus(take(&mut vote)?, before.n), plus(take(&mut vote)?, before.issued));
+        before = Before { node: Some(number), n, issued, ..before };
+        let mut version = || {
+            let version = if kind & SAME_WORD == 0 {
+                take_ballot(&mut vote, node)?
+            } else {
+                let word = before.version?;
+                Version { n: plus(take(&mut vote)?, word.n), ..word }
+            };
+            before.version = Some(version);
+            Some(version)
+        };
+        let outcome = match kind & !(SAME_WORD | SAME_NODE) {
             0 => Outcome::NotFound,
             1 => Outcome::Deleted,
             2 => Outcome::PreconditionFailed(None),
-            3 => Outcome::PreconditionFailed(Some(take_ballot(&mut vote, node)?)),
-            4 => Outcome::Created(take_ballot(&mut vote, node)?),
-            5 => Outcome::Replaced(take_ballot(&mut vote, node)?),
+            3 => Outcome::PreconditionFailed(Some(version()?)),
+            4 => Outcome::Created(version()?),
+            5 => Outcome::Replaced(version()?),
             _ => return None,
         };
-        ended.push((id, outcome));
+        ended.push((OpId { node: node(number.cast_signed())?, n, issued: Wall(issued) }, outcome));
     }
     if flags & NOTHING_ACCEPTED != 0 {
         return Some(Register::new(promised, None));

@@ -311,8 +311,17 @@ impl Room {
 /// Answers what only reads, until nobody can ask any more.
 pub(super) fn read(mut store: SqliteStore, answers: &Answers, jobs: &Receiver<(u64, Work)>) {
     while let Ok(first) = jobs.recv() {
-        let all = std::iter::once(first).chain(jobs.try_iter().take(GROUP_JOBS_MAX));
+        let all: Vec<(u64, Work)> = std::iter::once(first).chain(jobs.try_iter().take(GROUP_JOBS_MAX)).collect();
+        // Those that were asked are read as of one moment after that: to begin and end each alone costs as much as to read.
+        let together = all.len() > 1;
+        if together && store.hold_still().is_err() {
+            store.let_go();
+        }
         let answer = |(job, work)| Input::Stored { job, done: carry_out(work, &mut store), gauge: None };
-        answers.give(all.map(answer));
+        let done: Vec<Input> = all.into_iter().map(answer).collect();
+        if together {
+            store.let_go();
+        }
+        answers.give(done);
     }
 }

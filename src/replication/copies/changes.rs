@@ -87,11 +87,6 @@ const VOTE_FOR: Span = Span::secs(2);
 /// How long a frozen member waits for a decided view.
 const IDLE_FOR: Span = Span::secs(1);
 
-/// How long what was asked so many times in vain is not asked again.
-fn later(tries: u32) -> Span {
-    ASK_AGAIN * (1 << tries.min(4))
-}
-
 impl Fetching {
     fn new(now: Time, newest: View, (of, view): (View, View), is_source: bool) -> Self {
         Self {
@@ -417,7 +412,8 @@ impl Copies {
         }
         self.is_undamaged(slot);
         self.write_down(vec![slot]);
-        self.tell_complete(now, slot);
+        // The others will say so, too.
+        self.tell_complete(now, slot, false);
         self.fetch(now, slot);
         true
     }
@@ -425,7 +421,7 @@ impl Copies {
     // ----- the end of what was before -----
 
     /// Tells the members of all views that are left whether the newest is complete here, and asks who else has it.
-    fn tell_complete(&mut self, now: Time, slot: Slot) {
+    fn tell_complete(&mut self, now: Time, slot: Slot, ask: bool) {
         let me = self.me.incarnation;
         let Some(held) = self.held.get_mut(&slot) else { return };
         held.asked = Some(now);
@@ -436,7 +432,7 @@ impl Copies {
         } else {
             held.chain.incomplete().into_iter().collect()
         };
-        let message = CopyMessage::Complete { slot, epoch, has, ask: true };
+        let message = CopyMessage::Complete { slot, epoch, has, ask };
         for contact in to.into_iter().filter(|contact| contact.incarnation != me) {
             if has {
                 self.say_safely(contact, slot, message.clone());
@@ -494,15 +490,21 @@ impl Copies {
 
     // ----- whatever waits too long -----
 
+    /// How long what was asked so many times in vain is not asked again.
+    fn later(&self, tries: u32) -> Span {
+        self.patience(ASK_AGAIN) * (1 << tries.min(4))
+    }
+
     /// Repeats what was not answered, for one slot. True if the slot is at rest.
     pub(super) fn mend(&mut self, now: Time, slot: Slot) -> bool {
         let me = self.me.incarnation;
         let pause = HOPELESS_FOR + Span(self.rng.below(HOPELESS_FOR.0));
+        let (vote_for, invite_for) = (self.patience(VOTE_FOR), self.patience(INVITE_FOR));
         let Some(held) = self.held.get_mut(&slot) else { return true };
-        if held.election.as_ref().is_some_and(|standing| now.since(standing.since) >= VOTE_FOR) {
+        if held.election.as_ref().is_some_and(|standing| now.since(standing.since) >= vote_for) {
             (held.election, held.hopeless_until) = (None, Some(now + pause));
         }
-        if held.inviting.as_ref().is_some_and(|inviting| now.since(inviting.heard) >= INVITE_FOR) {
+        if held.inviting.as_ref().is_some_and(|inviting| now.since(inviting.heard) >= invite_for) {
             held.inviting = None;
         }
         if held.chain.is_at_rest() {
@@ -510,9 +512,9 @@ impl Copies {
             return held.election.is_none() && held.inviting.is_none();
         }
         held.restless_since.get_or_insert(now);
-        let waits = |fetching: &Fetching| now.since(fetching.since) < later(fetching.tries);
-        if held.fetching.as_ref().is_some_and(|fetching| !waits(fetching)) {
-            if let Some(fetching) = held.fetching.as_mut() {
+        let tries = held.fetching.as_ref().map(|fetching| (fetching.since, fetching.tries));
+        if tries.is_some_and(|(since, tries)| now.since(since) >= self.later(tries)) {
+            if let Some(fetching) = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut()) {
                 fetching.since = now;
                 fetching.tries += 1;
             }
@@ -521,19 +523,22 @@ impl Copies {
             }
         }
         self.fetch(now, slot);
-        let Some(held) = self.held.get_mut(&slot) else { return true };
-        if held.asked.is_none_or(|at| now.since(at) >= later(held.asks)) {
-            held.asks += 1;
-            self.tell_complete(now, slot);
+        let asked = self.held.get(&slot).map(|held| (held.asked, held.asks));
+        if asked.is_some_and(|(at, asks)| at.is_none_or(|at| now.since(at) >= self.later(asks))) {
+            if let Some(held) = self.held.get_mut(&slot) {
+                held.asks += 1;
+            }
+            self.tell_complete(now, slot, true);
         }
         // Frozen, and nothing is known to follow: whoever wanted it may be gone.
+        let idle_for = self.patience(IDLE_FOR);
         let Some(held) = self.held.get_mut(&slot) else { return true };
         let newest = held.chain.newest().cloned();
         let stuck = newest.filter(|view| view.has(me) && held.chain.has_records(view.epoch));
         match stuck.filter(|_| held.chain.served().is_none()) {
             Some(view) => {
                 let since = *held.idle_since.get_or_insert(now);
-                if now.since(since) >= IDLE_FOR + Span(self.rng.below(IDLE_FOR.0)) {
+                if now.since(since) >= idle_for + Span(self.rng.below(IDLE_FOR.0)) {
                     self.propose(now, slot, view.members);
                 }
             }

@@ -44,6 +44,7 @@ impl Copies {
     /// if this node cannot, or does already.
     pub(super) fn bring_about(&mut self, now: Time, slot: Slot, members: Members) -> bool {
         let asks = !self.mutated(Mutation::NobodyIsAsked);
+        let again = self.patience(INVITE_AGAIN);
         let Some(held) = self.held.get_mut(&slot).filter(|held| held.election.is_none()) else { return false };
         let Some(view) = held.chain.newest().cloned() else { return false };
         let newcomer = members.iter().find(|member| !view.has(member.incarnation)).copied();
@@ -51,7 +52,7 @@ impl Copies {
             return self.propose(now, slot, members);
         };
         let known = held.inviting.as_ref().filter(|inviting| inviting.newcomer == newcomer.incarnation);
-        if known.is_some_and(|inviting| inviting.members == members && now.since(inviting.said) < INVITE_AGAIN) {
+        if known.is_some_and(|inviting| inviting.members == members && now.since(inviting.said) < again) {
             return false;
         }
         let heard = known.map_or(now, |inviting| inviting.heard);

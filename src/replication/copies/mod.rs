@@ -127,6 +127,8 @@ pub struct Copies {
     placing: Placing,
     invited: BTreeMap<Slot, Invited>,
     damage: Damage,
+    // To a peer, usually: what waits for answers waits by so much longer.
+    round_trip: Span,
     timers: Timers<Timer>,
     effects: VecDeque<CopiesEffect>,
     // What this node says to itself.
@@ -173,6 +175,7 @@ impl Copies {
             placing: Placing::default(),
             invited: BTreeMap::new(),
             damage: Damage::default(),
+            round_trip: Span::ZERO,
             timers: Timers::new(),
             effects: VecDeque::new(),
             own: VecDeque::new(),
@@ -268,6 +271,11 @@ impl Copies {
             }
         }
         self.hear_own(now);
+    }
+
+    /// How long to wait for answers where round trips take no time, and how long as they are.
+    fn patience(&self, span: Span) -> Span {
+        span + self.round_trip * 2
     }
 
     // ----- the store -----
@@ -459,7 +467,8 @@ impl Copies {
             return;
         }
         (held.election, held.inviting, held.hopeless_until) = (None, None, None);
-        held.asks = 0;
+        // Nobody can have its records yet.
+        (held.asked, held.asks) = (Some(now), 0);
         if before.is_some() && held.chain.served().map(|view| view.epoch) != before {
             held.leads = None;
             held.lost.clear();

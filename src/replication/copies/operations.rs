@@ -56,6 +56,8 @@ pub(super) struct Op {
     // What others are asked, and who has not answered.
     ask: Option<Ask>,
     silent: Vec<Contact>,
+    // Who is asked only if others do not answer.
+    spare: Vec<Contact>,
     failed: BTreeSet<Incarnation>,
     // It needs a ballot.
     alone: bool,
@@ -84,6 +86,8 @@ pub(super) struct Operations {
     lines: BTreeMap<Place, Line>,
     // Rounds that this member has won, and who has proposed what is there since.
     words: BTreeMap<Place, u64>,
+    // Members that did not answer a peek in time, and when.
+    late: BTreeMap<Incarnation, Time>,
     next: u64,
     // Of the ballots of a word, and the highest round seen or used.
     n: u64,
@@ -94,6 +98,10 @@ pub(super) struct Operations {
 const TRY_FOR: Span = Span::secs(10);
 /// Silence after which members are asked again.
 const ASK_AGAIN: Span = Span::millis(500);
+/// The same of a peek, where round trips take no time: then others are asked.
+const PEEK_MORE: Span = Span::millis(30);
+/// For so long others are asked first.
+const LATE_FOR: Span = Span::secs(1);
 /// The pause after having been outdone; up to so many times as long after more tries.
 const OUTDONE_PAUSE: Span = Span::millis(4);
 const OUTDONE_PAUSES_MAX: u32 = 32;
@@ -127,6 +135,7 @@ impl Copies {
             ballot: None,
             ask: None,
             silent: Vec::new(),
+            spare: Vec::new(),
             failed: BTreeSet::new(),
             alone: false,
             leads: false,
@@ -165,6 +174,7 @@ impl Copies {
 
     /// Begins a try.
     fn begin(&mut self, now: Time, id: u64) {
+        let again = self.patience(ASK_AGAIN);
         let Some(op) = self.operations.ops.get_mut(&id) else { return };
         self.operations.numbers.remove(&op.number);
         self.operations.next += 1;
@@ -172,13 +182,15 @@ impl Copies {
         self.operations.numbers.insert(op.number, id);
         (op.ballot, op.ask, op.is_accepting, op.leads) = (None, None, false, false);
         op.silent.clear();
+        op.spare.clear();
         op.failed.clear();
         op.tries += 1;
         let seen = op.outdone.take();
-        self.timers.set(Timer::Operation(id), (now + ASK_AGAIN).min(op.until));
+        let until = op.until;
+        self.timers.set(Timer::Operation(id), (now + again).min(until));
         if op.proposal.command == Command::Get && !op.alone {
             op.proposal.read();
-            self.ask_all(id, Ask::Peek);
+            self.peek(now, id);
             return;
         }
         let (view, place, number) = (op.proposal.view.clone(), op.place.clone(), op.number);
@@ -213,6 +225,26 @@ impl Copies {
     fn ask_own(&mut self, number: u64, view: &View, place: Place, ask: Ask) {
         let grant = grant_of(view);
         self.store_and(Work::Vote(Box::new(Vote { place, grant, ask })), Awaited::Own { number });
+    }
+
+    /// Asks as many as are needed, not always the same; the others if one is late.
+    fn peek(&mut self, now: Time, id: u64) {
+        let late_after = PEEK_MORE + self.round_trip * 2;
+        let me = self.me.incarnation;
+        let Some(op) = self.operations.ops.get_mut(&id) else { return };
+        let (number, view, place, until) = (op.number, op.proposal.view.clone(), op.place.clone(), op.until);
+        let late = &self.operations.late;
+        let is_late = |member: &Contact| late.get(&member.incarnation).is_some_and(|at| now.since(*at) < LATE_FOR);
+        let mut others: Vec<Contact> = view.members.iter().filter(|member| member.incarnation != me).copied().collect();
+        let turn = usize::try_from(number % others.len().max(1) as u64).unwrap_or(0);
+        others.rotate_left(turn);
+        others.sort_by_key(is_late);
+        op.spare = others.split_off(view.members.len() / 2);
+        op.silent = others;
+        op.ask = Some(Ask::Peek);
+        self.timers.set(Timer::Operation(id), (now + late_after).min(until));
+        self.ask_own(number, &view, place, Ask::Peek);
+        self.ask_silent(id);
     }
 
     fn ask_others(&mut self, id: u64, ask: Ask) {
@@ -291,6 +323,11 @@ impl Copies {
         let left = op.proposal.view.members.len() - op.failed.len();
         let begins = from == self.me.incarnation && op.ask.is_none();
         let is_damaged = matches!(trouble, Trouble::Damaged(_));
+        if !op.spare.is_empty() {
+            op.silent.append(&mut op.spare);
+            self.ask_silent(id);
+            return;
+        }
         if begins && op.ballot.is_some() && is_damaged {
             // Others can coordinate without this member's copy, and it is about to be mended.
             op.leads = false;
@@ -406,9 +443,20 @@ impl Copies {
         } else if op.outdone.is_some() {
             self.begin(now, id);
         } else {
-            self.timers.set(Timer::Operation(id), (now + ASK_AGAIN).min(op.until));
+            let until = op.until;
+            self.timers.set(Timer::Operation(id), (now + self.patience(ASK_AGAIN)).min(until));
+            self.ask_spare(now, id);
             self.ask_silent(id);
         }
+    }
+
+    /// Those who were asked for a peek do not answer: the others are.
+    fn ask_spare(&mut self, now: Time, id: u64) {
+        let Some(op) = self.operations.ops.get_mut(&id).filter(|op| !op.spare.is_empty()) else { return };
+        let late = &mut self.operations.late;
+        late.retain(|_, at| now.since(*at) < LATE_FOR);
+        late.extend(op.silent.iter().map(|member| (member.incarnation, now)));
+        op.silent.append(&mut op.spare);
     }
 
     /// This member does not serve a slot any more, or in another view: whoever asked has to ask again.

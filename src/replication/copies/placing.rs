@@ -54,6 +54,9 @@ pub struct Settled {
 
 /// Changes of view that one node begins at a time.
 const MOVES_MAX: usize = 32;
+/// So many times that where round trips take so many times as long as this.
+const MOVES_MORE: usize = 4;
+const SLOW: Span = Span::millis(100);
 /// Silence after which a wish or a query is repeated.
 const REPEAT_AFTER: Span = Span::secs(1);
 /// After so long everybody known is asked for a view, not only neighbours.
@@ -119,6 +122,7 @@ fn sum(all: impl Iterator<Item = (Slot, u64)>) -> u64 {
 impl Copies {
     /// Begins, repeats and ends whatever the present ring calls for.
     pub fn maintain(&mut self, now: Time, around: &Neighbourhood<'_>) {
+        self.round_trip = around.round_trip;
         self.placing.leaving.retain(|_, at| now.since(*at) < LEAVING_FOR);
         let nearby = around.predecessor.iter().chain(around.successors.iter().take(self.replicas + 1));
         self.placing.neighbours = nearby.filter(|contact| !(around.is_lost)(contact)).copied().collect();
@@ -132,7 +136,9 @@ impl Copies {
         self.mend_damage(now, around);
         self.placing.settled.changing += self.damaged();
         let moving = self.held.values().filter(|held| held.election.is_some() || held.inviting.is_some()).count();
-        let budget = MOVES_MAX.saturating_sub(moving);
+        // Each takes some round trips.
+        let slow = usize::try_from(around.round_trip.0 / SLOW.0).unwrap_or(usize::MAX);
+        let budget = (MOVES_MAX * slow.clamp(1, MOVES_MORE)).saturating_sub(moving);
         self.compare_later(now);
         let mut unknown = Vec::new();
         if around.leaving {
@@ -216,7 +222,7 @@ impl Copies {
             return self.bring_about(now, slot, members.into());
         }
         let wished = self.placing.wished.get(&slot).copied().filter(|wished| wished.epoch == view.epoch);
-        if wished.is_some_and(|wished| now.since(wished.since) < REPEAT_AFTER) {
+        if wished.is_some_and(|wished| now.since(wished.since) < self.patience(REPEAT_AFTER)) {
             return false;
         }
         let told = wished.map_or(0, |wished| wished.told);
