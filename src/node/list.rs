@@ -26,6 +26,8 @@ pub(super) struct ListTask {
     // Asked in this round; asked again only after a pause.
     asked: BTreeSet<Incarnation>,
     looking: Option<Slot>,
+    // Which slot a node was asked about, by that call: by the time of its answer another may be looked for.
+    holder_of: Option<(u64, Slot)>,
     // This node's own store is at it.
     reading: bool,
 }
@@ -48,6 +50,7 @@ impl ListTask {
             asking: BTreeMap::new(),
             asked: BTreeSet::new(),
             looking: None,
+            holder_of: None,
             reading: false,
         }
     }
@@ -99,8 +102,9 @@ impl ChordNode {
                         self.forget_views_of(list, from);
                     }
                     Reply::Holder(view) => {
-                        let learnt = list.looking.take().zip(view).zip(self.inside.as_mut());
-                        if let Some(((slot, view), inside)) = learnt {
+                        let asked = list.holder_of.take_if(|(of, _)| *of == request).map(|(_, slot)| slot);
+                        list.looking.take_if(|slot| Some(*slot) == asked);
+                        if let Some(((slot, view), inside)) = asked.zip(view).zip(self.inside.as_mut()) {
                             inside.learn(now, slot, view);
                         }
                     }
@@ -121,6 +125,7 @@ impl ChordNode {
                     }
                     Some(slot) if Some(answer.owner) != me => {
                         let request = self.call(id, answer.owner, Call::Holder(slot));
+                        list.holder_of = Some((request, slot));
                         list.asking.insert(request, answer.owner);
                     }
                     // It should be here soon, or is here by now.
@@ -132,7 +137,7 @@ impl ChordNode {
                 list.reading = false;
                 self.cover(list, &served, page);
             }
-            Wake::Stepped(_) | Wake::Operated(_) => {}
+            Wake::Stepped(_) | Wake::Operated(_) | Wake::Peeked(_) => {}
         }
         self.list_on(now, id, list)
     }
