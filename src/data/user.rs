@@ -6,7 +6,7 @@ use super::command::{Command, Outcome};
 use super::key::Key;
 use super::record::Version;
 use super::store::Trouble;
-use crate::base::Wall;
+use crate::base::{Span, Wall};
 
 /// One request of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum UserRequest {
         /// What to do.
         command: Command,
     },
+    /// What any copy says of a key, perhaps an old one.
+    ReadAny(Key),
     /// One page of the keys.
     List(ListQuery),
     /// The same of the keys that the node asked holds itself.
@@ -52,6 +54,13 @@ pub struct ListQuery {
 pub enum UserReply {
     /// Of an operation on one key.
     Kv(Outcome),
+    /// Of a read of any copy.
+    Stale {
+        /// Found or not found.
+        outcome: Outcome,
+        /// How long ago the copy was last known to be the same as those of a majority; `None`: not known.
+        age: Option<Span>,
+    },
     /// Of a listing.
     Page(Page),
     /// A JSON document: of a lookup, the ring, the node.

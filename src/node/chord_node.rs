@@ -17,6 +17,7 @@ use super::message::{Call, Message, NodeInfo, Reply};
 use super::operate::OperateTask;
 use super::params::RingParams;
 use super::seek::Seeker;
+use super::stale::StaleTask;
 use super::task::{Kind, Tasks, Wake};
 use super::trace::TraceTask;
 use super::walk::WalkTask;
@@ -268,6 +269,10 @@ impl ChordNode {
                 self.list_here(now, asker, &query, false);
                 None
             }
+            Call::Peek(key) => {
+                let place = inside.params.space.place(key);
+                (!self.peek_here(asker, &place)).then_some(Reply::Peeked(None))
+            }
             Call::Holder(slot) => Some(Reply::Holder(inside.copies.view(slot).cloned())),
             Call::Info => self.info(now).map(|info| Reply::Info(Box::new(info))),
         };
@@ -330,6 +335,7 @@ impl ChordNode {
             UserRequest::Kv { key, command } => {
                 OperateTask::new(params.space.place(key), command, params.value_bytes_max).map(Kind::Operate)
             }
+            UserRequest::ReadAny(key) => Ok(Kind::Stale(StaleTask::new(params.space.place(key)))),
             UserRequest::List(query) => Ok(Kind::List(ListTask::new(query, false))),
             UserRequest::ListHere(query) => Ok(Kind::List(ListTask::new(query, true))),
             UserRequest::Lookup(key) => Ok(Kind::Trace(TraceTask::new(params.space.place(key), now.mono))),

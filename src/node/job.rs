@@ -7,7 +7,8 @@ use super::io::Output;
 use super::message::{Message, Reply};
 use super::task::Wake;
 use crate::base::{Contact, Now, Span};
-use crate::data::{Done, Gauge, ListQuery, Work};
+use crate::data::register::grant;
+use crate::data::{Answer, Ask, Done, Gauge, ListQuery, Outcome, Place, Vote, Work};
 use crate::replication::SlotRun;
 
 /// Jobs of the store that are not done.
@@ -34,6 +35,8 @@ enum Waiter {
     Copies { ticket: u64 },
     /// A page, of slots that were held in these epochs.
     List { asker: Asker, served: Vec<(SlotRun, u64)> },
+    /// What is under a key.
+    Peek { asker: Asker },
     /// Expired records are removed.
     Expired,
 }
@@ -81,6 +84,18 @@ impl ChordNode {
         self.start_job(Waiter::List { asker, served }, Work::List { query: query.clone(), slots, now: now.wall });
     }
 
+    /// Looks what this node has under a key, old or new; the asker hears of it. False if it has no whole copy of the slot.
+    pub(super) fn peek_here(&mut self, asker: Asker, place: &Place) -> bool {
+        let Some(inside) = self.inside.as_ref().filter(|inside| inside.copies.has_copy(place.slot)) else {
+            return false;
+        };
+        // A peek promises nothing, whatever the view.
+        let grant = grant(0, inside.overlay.me().incarnation);
+        let vote = Vote { place: place.clone(), grant, ask: Ask::Peek };
+        self.start_job(Waiter::Peek { asker }, Work::Vote(Box::new(vote)));
+        true
+    }
+
     /// The store has done something.
     pub(super) fn on_stored(&mut self, now: Now, job: u64, done: Done, gauge: Option<Gauge>) {
         self.jobs.gauge = gauge.unwrap_or(self.jobs.gauge);
@@ -98,6 +113,7 @@ impl ChordNode {
                 let (served, page) = page.map(|(served, page)| (self.served_since(&served), page)).unwrap_or_default();
                 self.tell(now, asker, Wake::Listed { served, page });
             }
+            Some(Waiter::Peek { asker }) => self.tell(now, asker, Wake::Peeked(peeked(now, done))),
             Some(Waiter::Expired) => match done {
                 Done::Expired(due) => {
                     // Those of others are their matter.
@@ -130,6 +146,7 @@ impl ChordNode {
             (Asker::Peer { to, request }, Wake::Listed { served, page }) => {
                 self.reply(to, request, Reply::List { served, page });
             }
+            (Asker::Peer { to, request }, Wake::Peeked(outcome)) => self.reply(to, request, Reply::Peeked(outcome)),
             (Asker::Peer { .. } | Asker::Nobody, _) => {}
         }
     }
@@ -155,5 +172,15 @@ impl ChordNode {
         let Some(at) = self.jobs.gauge.next_expiry.filter(|_| !self.jobs.collecting) else { return };
         let wait = Span::millis(at.0.saturating_sub(now.wall.0).max(1)).min(EXPIRY_WAIT_MAX);
         self.timers.set_no_later(NodeTimer::Expire, now.mono + wait);
+    }
+}
+
+/// `None`: nobody can read it, or it is doubtful and there is nothing.
+fn peeked(now: Now, done: Done) -> Option<Outcome> {
+    let Done::Voted(Answer::Told(accepted)) = done else { return None };
+    let state = accepted.map(|accepted| accepted.state).unwrap_or_default();
+    match state.record.filter(|record| !record.is_expired(now.wall)) {
+        Some(record) => Some(Outcome::Found(record)),
+        None => (!state.doubtful).then_some(Outcome::NotFound),
     }
 }

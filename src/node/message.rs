@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::Contact;
-use crate::data::{Key, ListQuery, Page, Slot};
+use crate::data::{Key, ListQuery, Outcome, Page, Slot};
 use crate::overlay::{RingMessage, Standing};
 use crate::replication::copies::{CopyMessage, Operation, Ran};
 use crate::replication::{SlotRun, View};
@@ -44,6 +44,8 @@ pub enum Call {
     },
     /// List the keys of the slots that you hold.
     List(ListQuery),
+    /// What do you have under this key, old or new?
+    Peek(Key),
     /// Who holds this slot, as far as you know?
     Holder(Slot),
     /// Tell about yourself.
@@ -62,6 +64,8 @@ pub enum Reply {
         /// The keys.
         page: Page,
     },
+    /// To [`Call::Peek`]: found or not found; `None`: there is no whole copy of its slot.
+    Peeked(Option<Outcome>),
     /// To [`Call::Holder`].
     Holder(Option<View>),
     /// To [`Call::Info`].

@@ -14,6 +14,7 @@ mod operate;
 pub mod params;
 pub mod report;
 mod seek;
+mod stale;
 mod task;
 mod trace;
 mod walk;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::list::ListTask;
 use super::message::{Call, Message, Reply};
+use super::stale::StaleTask;
 use super::trace::TraceTask;
 use super::walk::WalkTask;
 use crate::base::limits::REQUESTS_MAX;
 use crate::base::{Contact, Incarnation, Now, Span, Time};
-use crate::data::{Failure, Page, UserReply};
+use crate::data::{Failure, Outcome, Page, UserReply};
 use crate::node::chord_node::{ChordNode, NodeTimer};
 use crate::node::io::Output;
 use crate::node::operate::OperateTask;
@@ -44,6 +45,7 @@ struct Task {
 #[derive(Debug)]
 pub(super) enum Kind {
     Operate(OperateTask),
+    Stale(StaleTask),
     List(ListTask),
     Walk(WalkTask),
     Trace(TraceTask),
@@ -66,6 +68,8 @@ pub(super) enum Wake {
     Stepped(Step),
     /// This node has coordinated an operation, or did not.
     Operated(Ran),
+    /// This node's store has looked what it has under a key; `None`: it has no whole copy of its slot.
+    Peeked(Option<Outcome>),
     /// This node's store has listed keys, of the slots named.
     Listed { served: Vec<(SlotRun, u64)>, page: Page },
 }
@@ -100,6 +104,7 @@ impl ChordNode {
         let Some(mut task) = self.tasks.running.remove(&id) else { return };
         let next = match &mut task.kind {
             Kind::Operate(task) => self.run_operate(now, id, task, wake),
+            Kind::Stale(task) => self.run_stale(now, id, task, wake),
             Kind::List(list) => self.run_list(now, id, list, wake),
             Kind::Walk(walk) => self.run_walk(now, id, walk, wake),
             Kind::Trace(trace) => self.run_trace(now, id, trace, wake),
@@ -131,6 +136,7 @@ impl ChordNode {
         if let Some(task) = self.tasks.running.remove(&id) {
             let failure = match &task.kind {
                 Kind::Operate(task) => task.timed_out(&self.missing_for(task)),
+                Kind::Stale(task) => task.timed_out(),
                 Kind::List(list) => list.timed_out(),
                 Kind::Walk(_) | Kind::Trace(_) => Failure::Timeout { maybe_applied: false },
             };

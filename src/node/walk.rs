@@ -50,7 +50,7 @@ impl ChordNode {
             Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
                 walk.unreachable.extend(walk.open.remove(&request));
             }
-            Wake::Found(_) | Wake::Stepped(_) | Wake::Operated(_) | Wake::Listed { .. } => {}
+            Wake::Found(_) | Wake::Stepped(_) | Wake::Operated(_) | Wake::Peeked(_) | Wake::Listed { .. } => {}
         }
         while walk.open.len() < ASKED_MAX
             && let Some(contact) = walk.waiting.pop()

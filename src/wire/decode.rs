@@ -258,6 +258,7 @@ impl Reader<'_> {
                 let items = list.items.into_iter().map(item).collect::<Decoded<_>>()?;
                 Reply::List { served: epoch_runs(list.served)?, page: Page { items, more: list.more } }
             }
+            From::Peeked(of) => Reply::Peeked(of.outcome.map(|of| outcome(Some(of))).transpose()?),
             From::Holder(of) => Reply::Holder(of.view.map(|view| self.view(view)).transpose()?),
             From::Info(info) => Reply::Info(Box::new(self.info(info)?)),
             From::Ran(ran) => Reply::Ran(self.ran(ran)?),
@@ -295,6 +296,7 @@ fn call_of(call: pb::call::Call) -> Decoded<Call> {
             }
             Call::List(ListQuery { prefix: list.prefix, after: list.after, limit })
         }
+        From::Peek(of) => Call::Peek(key(of.key)?),
         From::Holder(of) => Call::Holder(Slot(of.slot)),
         From::Info(pb::InfoCall {}) => Call::Info,
     })

@@ -224,6 +224,7 @@ fn call_pb(call: &Call) -> pb::call::Call {
             after: query.after.clone(),
             limit: small(query.limit),
         }),
+        Call::Peek(key) => To::Peek(pb::PeekCall { key: key.as_bytes().to_vec() }),
         Call::Holder(slot) => To::Holder(pb::HolderCall { slot: slot.0 }),
         Call::Info => To::Info(pb::InfoCall {}),
     }
@@ -262,6 +263,7 @@ fn reply_pb(reply: &Reply) -> pb::reply::Reply {
             items: page.items.iter().map(item).collect(),
             more: page.more,
         }),
+        Reply::Peeked(of) => To::Peeked(pb::PeekReply { outcome: of.as_ref().map(outcome) }),
         Reply::Holder(of) => To::Holder(pb::HolderReply { view: of.as_ref().map(view) }),
         Reply::Info(info) => To::Info(info_pb(info)),
         Reply::Ran(of) => To::Ran(ran(of)),

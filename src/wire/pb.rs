@@ -784,7 +784,7 @@ pub struct InfoCall {}
 pub struct Call {
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(oneof = "call::Call", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "call::Call", tags = "2, 3, 4, 5, 6")]
     pub call: ::core::option::Option<call::Call>,
 }
 /// Nested message and enum types in `Call`.
@@ -799,7 +799,21 @@ pub mod call {
         Holder(super::HolderCall),
         #[prost(message, tag = "5")]
         Info(super::InfoCall),
+        #[prost(message, tag = "6")]
+        Peek(super::PeekCall),
     }
+}
+/// Of any copy, old or new.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeekCall {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeekReply {
+    /// Found or not found; missing: there is no whole copy here.
+    #[prost(message, optional, tag = "1")]
+    pub outcome: ::core::option::Option<Outcome>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NotFound {}
@@ -942,7 +956,7 @@ pub struct InfoReply {
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(oneof = "reply::Reply", tags = "3, 4, 5, 6")]
+    #[prost(oneof = "reply::Reply", tags = "3, 4, 5, 6, 7")]
     pub reply: ::core::option::Option<reply::Reply>,
 }
 /// Nested message and enum types in `Reply`.
@@ -957,6 +971,8 @@ pub mod reply {
         Info(super::InfoReply),
         #[prost(message, tag = "6")]
         Ran(super::RanReply),
+        #[prost(message, tag = "7")]
+        Peeked(super::PeekReply),
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -116,6 +116,7 @@ fn call_samples() -> Vec<(&'static str, Call)> {
         ("call.delete", operate(Command::Delete(Condition::default()))),
         ("call.delete_never", operate(Command::Delete(never))),
         ("call.list", Call::List(ListQuery { prefix: b"p".to_vec(), after: Some(vec![]), limit: 5 })),
+        ("call.peek", Call::Peek(key("k"))),
         ("call.holder", Call::Holder(Slot(3))),
         ("call.info", Call::Info),
     ]
@@ -152,6 +153,8 @@ fn reply_samples() -> Vec<(&'static str, Reply)> {
         ("reply.unknown", Reply::Ran(Ran::Unknown)),
         ("reply.not_now", Reply::Ran(Ran::NotNow { elsewhere: Some(view()), again: true })),
         ("reply.list", Reply::List { served: vec![(run(0, 4), 1)], page: Page { items: vec![item], more: true } }),
+        ("reply.peeked", Reply::Peeked(Some(Outcome::NotFound))),
+        ("reply.peeked.nothing", Reply::Peeked(None)),
         ("reply.holder", Reply::Holder(None)),
         ("reply.info", Reply::Info(Box::new(info))),
     ]

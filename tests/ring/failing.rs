@@ -95,6 +95,38 @@ fn one_of_three_that_is_stopped_for_a_while_holds_nobody_up_for_long_and_serves_
     ring.nodes.iter().for_each(|node| node.has_not_panicked());
 }
 
+#[test]
+fn without_a_majority_any_copy_can_still_be_read_and_the_missing_are_named() {
+    let _turn = side_by_side();
+    let ring = ring_of(3, &["--request-timeout", "2s"]);
+    put_all(&mut ring.nodes[0].client(), 20);
+    ring.wait_settled();
+    for node in &ring.nodes[1..] {
+        node.signal(Signal::STOP);
+    }
+    let mut client = ring.nodes[0].client();
+    // Once it is known that they do not answer.
+    wait_until("the missing are named", PATIENCE, || {
+        let answer = client.read(b"key-0").expect("an answer");
+        answer.is_problem(503, "unavailable");
+        ring.nodes[1..].iter().all(|node| answer.text().contains(&node.peers.to_string()))
+    });
+    let start = Instant::now();
+    for n in 0..20 {
+        let any = client.get(&format!("/v1/kv/key-{n}?consistency=stale")).expect("an answer");
+        assert_eq!(any.is(200).field("x-chord-stale-age"), Some("unknown"));
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    client.get("/v1/kv/nothing?consistency=stale").expect("an answer").is_problem(404, "key_not_found");
+    for node in &ring.nodes[1..] {
+        node.signal(Signal::CONT);
+    }
+    for node in &ring.nodes {
+        wait_settled(node.http, 3, PATIENCE);
+    }
+    put_all(&mut client, 20);
+}
+
 /// Votes that nobody gives are waited for, and slots for which too few vote left alone for seconds. A leaver that takes
 /// longer than its drain time-out, half of this, ends with 1.
 const MOVES_WITH_ONE_DEAD: Duration = Duration::from_secs(60);

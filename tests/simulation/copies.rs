@@ -168,6 +168,16 @@ fn majority_lost() {
             })
         });
         assert!(answered, "nobody said who is missing");
+        // Whoever does not need the latest is told what is there.
+        let key = Key::new(*b"key 1").expect("a key");
+        world.ask(survivor, u64::MAX, UserRequest::ReadAny(key));
+        let answered = world.run_until(Span::secs(1), |world| {
+            world.take_replies().iter().any(|(_, _, reply)| match reply {
+                UserReply::Stale { age: None, .. } => true,
+                other => panic!("an answer to a read of any copy: {other:?}"),
+            })
+        });
+        assert!(answered, "no copy can be read");
         for host in hosts.iter().filter(|host| **host != survivor) {
             world.restart_remembering(*host, &[survivor]);
         }

@@ -48,15 +48,15 @@ fn understand(request: HttpRequest, head: bool, limits: &Limits) -> Result<Asked
     let request = match route {
         Route::Kv(text) => {
             let (key, headers) = (key_of(text)?, Headers(&headers));
-            let command = match method.as_str() {
-                "PUT" => Command::Put(put(query, headers, body, limits)?),
-                "DELETE" => Command::Delete(delete(query, headers)?),
+            match method.as_str() {
+                "PUT" => UserRequest::Kv { key, command: Command::Put(put(query, headers, body, limits)?) },
+                "DELETE" => UserRequest::Kv { key, command: Command::Delete(delete(query, headers)?) },
                 _ => {
-                    (shape.stale, shape.condition) = get(query, headers)?;
-                    Command::Get
+                    let stale;
+                    (stale, shape.condition) = get(query, headers)?;
+                    if stale { UserRequest::ReadAny(key) } else { UserRequest::Kv { key, command: Command::Get } }
                 }
-            };
-            UserRequest::Kv { key, command }
+            }
         }
         Route::List => list(query)?,
         Route::Lookup(text) => alone(UserRequest::Lookup(key_of(text)?), query)?,
@@ -586,7 +586,8 @@ mod tests {
     #[test]
     fn consistency_is_linearizable_or_stale() {
         for (query, stale) in [("", false), ("?consistency=linearizable", false), ("?consistency=stale", true)] {
-            assert_eq!(ask("GET", &format!("/v1/kv/a{query}"), &[]).unwrap().shape.stale, stale, "{query}");
+            let request = ask("GET", &format!("/v1/kv/a{query}"), &[]).unwrap().request;
+            assert_eq!(matches!(request, UserRequest::ReadAny(_)), stale, "{query}");
         }
         for text in ["", "Stale", "eventual", "%ff"] {
             let asked = ask("GET", &format!("/v1/kv/a?consistency={text}"), &[]);

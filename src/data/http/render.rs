@@ -17,8 +17,6 @@ use crate::data::{Check, Condition, Failure, Item, Outcome, Page, Record, UserRe
 pub struct Shape {
     /// Asked by `HEAD`.
     pub(super) head: bool,
-    /// A stale value was asked for.
-    pub(super) stale: bool,
     /// The preconditions of a read. Those of a write are part of its command.
     pub(super) condition: Condition,
 }
@@ -30,6 +28,10 @@ impl Shape {
     pub fn render(&self, reply: UserReply, now: Wall) -> HttpResponse {
         let response = match reply {
             UserReply::Kv(outcome) => self.kv(outcome, now),
+            UserReply::Stale { outcome, age } => {
+                let age = age.map_or_else(|| "unknown".to_owned(), |age| (age.0 / 1_000_000).to_string());
+                self.kv(outcome, now).with("X-Chord-Stale-Age", age)
+            }
             UserReply::Page(page) => render_page(&page, now),
             UserReply::Json(document) => HttpResponse::json(200, document),
             UserReply::Leaving => HttpResponse::json(202, br#"{"status":"leaving"}"#.to_vec()),
@@ -42,16 +44,14 @@ impl Shape {
     }
 
     fn kv(&self, outcome: Outcome, now: Wall) -> HttpResponse {
-        let response = match outcome {
+        match outcome {
             Outcome::Found(record) => self.found(&record, now),
             Outcome::NotFound => problem(404, "key_not_found", "there is no value under this key"),
             Outcome::Created(version) => HttpResponse::empty(201).with("ETag", etag(version)),
             Outcome::Replaced(version) => HttpResponse::empty(204).with("ETag", etag(version)),
             Outcome::Deleted => HttpResponse::empty(204),
             Outcome::PreconditionFailed(current) => precondition_failed(current),
-        };
-        // While a read asks the one that decides, what it says is never old.
-        if self.stale { response.with("X-Chord-Stale-Age", "0") } else { response }
+        }
     }
 
     /// Evaluates the preconditions of a read in the order of RFC 9110, section 13.2.2.
@@ -208,6 +208,7 @@ mod tests {
 
     use super::*;
     use crate::base::Incarnation;
+    use crate::base::Span;
     use crate::data::{Key, Tag};
 
     const V1: &str = "\"1-2a-00000000000000000000000000000abc\"";
@@ -357,14 +358,15 @@ mod tests {
 
     #[test]
     fn only_a_stale_read_is_told_its_age() {
-        let stale = Shape { stale: true, ..Shape::default() };
-        for outcome in [Outcome::Found(record()), Outcome::NotFound] {
-            let reply = UserReply::Kv(outcome);
-            assert_eq!(stale.render(reply.clone(), NOW).header("X-Chord-Stale-Age"), Some("0"));
-            assert_eq!(render(reply).header("X-Chord-Stale-Age"), None);
+        for (age, told) in [(None, "unknown"), (Some(Span::millis(2_900)), "2")] {
+            for outcome in [Outcome::Found(record()), Outcome::NotFound] {
+                let stale = render(UserReply::Stale { outcome: outcome.clone(), age });
+                let fresh = render(UserReply::Kv(outcome));
+                assert_eq!((stale.status, &stale.body), (fresh.status, &fresh.body));
+                assert_eq!(stale.header("X-Chord-Stale-Age"), Some(told));
+                assert_eq!(fresh.header("X-Chord-Stale-Age"), None);
+            }
         }
-        let failed = UserReply::Failed(Failure::Overloaded);
-        assert_eq!(stale.render(failed, NOW).header("X-Chord-Stale-Age"), None, "a failure has no age");
     }
 
     #[test]

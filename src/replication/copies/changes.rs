@@ -561,7 +561,7 @@ impl Copies {
 
 impl Chain {
     /// Whether the records of any view are here.
-    fn has_any_records(&self) -> bool {
+    pub(super) fn has_any_records(&self) -> bool {
         self.views().iter().any(|view| self.has_records(view.epoch))
     }
 }

@@ -226,6 +226,11 @@ impl Copies {
         self.held.get(&slot)?.chain.served()
     }
 
+    /// Whether this node has all records of a slot as of some view, perhaps not the newest.
+    pub fn has_copy(&self, slot: Slot) -> bool {
+        self.held.get(&slot).is_some_and(|held| held.chain.has_any_records())
+    }
+
     /// The newest view of a slot that this node has heard of.
     pub fn view(&self, slot: Slot) -> Option<&View> {
         self.held.get(&slot).and_then(|held| held.chain.newest()).or_else(|| self.views.get(slot))
