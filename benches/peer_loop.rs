@@ -242,8 +242,9 @@ impl Link {
 }
 
 fn call(command: Command) -> Vec<u8> {
-    // Each is a first try: under one name, which is used only if there is a second.
-    let id = OpId { node: Incarnation(1), n: 1, issued: Wall(1) };
+    // Each is a first try: under a name that is used only if there is a second, and a read leaves none behind.
+    let n = if command.is_write() { 1 } else { 2 };
+    let id = OpId { node: Incarnation(1), n, issued: Wall(1) };
     let call = Call::Operate { key: records::key(0), operation: Operation { id, command, again: false } };
     let mut frame = Vec::new();
     encode(&Packet::Message(Message::Call { request: REQUEST, call }), &mut frame);

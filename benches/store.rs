@@ -169,7 +169,8 @@ impl Durable {
             let put = Put { value: record.value, content_type: None, ttl_ms: None, condition: Condition::default() };
             let id = OpId { node: record.version.node, n: self.n, issued: NOW };
             let grant = grant(1, record.version.node);
-            let ballot = Ballot { n: self.n, ..grant };
+            // Above those that everything was put with at the start.
+            let ballot = Ballot { n: self.n + 2 * KEYS, ..grant };
             let ask = Ask::Lead { ballot, id, command: Command::Put(put), again: false, now: NOW };
             let work = Work::Vote(Box::new(Vote { place, grant, ask }));
             assert!(matches!(carry_out(work, &mut self.store), Done::Voted(Answer::Led(..))));
