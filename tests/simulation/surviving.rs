@@ -76,7 +76,7 @@ fn bit_flip_record() {
                 // Nor does the process that has it from the one before.
                 2 => {
                     world.crash(worn);
-                    world.restart(worn, &hosts);
+                    world.restart_remembering(worn, &hosts);
                 }
                 // Nor anybody but the rescan.
                 _ => {}
@@ -87,5 +87,35 @@ fn bit_flip_record() {
             read_all(&mut world, &mut clients, worn);
         }
         assert_eq!(clients.tally.reads_failed, 0, "{:?}", clients.tally);
+    });
+}
+
+/// A disk that is gone makes another member of whoever comes back at that address: it votes for nothing that it has
+/// forgotten, and is given its copies anew.
+#[test]
+fn disk_wiped_member() {
+    for_seeds("disk_wiped_member", 20, |seed| {
+        let mut world = world(seed, Span::millis([1, 5, 30][usize::try_from(seed % 3).expect("below 3")]));
+        let hosts = grow(&mut world, 4);
+        let mut clients = Clients::default();
+        for round in 0..4 {
+            let ideal = world.run_until(Span::secs(120), |world| world.is_ideal());
+            assert!(ideal, "round {round}: {}", world.describe());
+            write_for_a_while(&mut world, &mut clients, &hosts, 50);
+            let wiped = hosts[world.rng().index(hosts.len())];
+            world.crash(wiped);
+            clients.forget_unanswered();
+            let pause = world.rng().below(3_000_000);
+            world.run_for(Span(pause));
+            world.restart(wiped, &hosts);
+            write_for_a_while(&mut world, &mut clients, &hosts, 50);
+        }
+        let ideal = world.run_until(Span::secs(120), |world| world.is_ideal());
+        assert!(ideal, "{}", world.describe());
+        let failed = clients.tally.reads_failed;
+        for host in &hosts {
+            read_all(&mut world, &mut clients, *host);
+        }
+        assert!(clients.tally.reads_failed == failed && clients.tally.writes > 100, "{:?}", clients.tally);
     });
 }
