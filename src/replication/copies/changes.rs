@@ -400,7 +400,7 @@ impl Copies {
             }
             return false;
         }
-        let view = fetching.view.clone();
+        let (view, is_new) = (fetching.view.clone(), !fetching.of.has(me));
         held.fetching = None;
         held.chain.complete(view.epoch);
         (held.asked, held.asks) = (None, 0);
@@ -408,7 +408,7 @@ impl Copies {
             held.idle_since = None;
             held.lost.clear();
             held.leads = view.primary().filter(|first| first.incarnation == me).map(|_| view.epoch);
-            self.effects.push_back(CopiesEffect::Took(slot));
+            self.effects.push_back(if is_new { CopiesEffect::Took(slot) } else { CopiesEffect::Restless });
         }
         self.is_undamaged(slot);
         self.write_down(vec![slot]);

@@ -162,7 +162,7 @@ impl World {
                 CopiesEffect::Store { ticket, work } if work.is_read() => self.nodes[at].reads.push((ticket, work)),
                 CopiesEffect::Store { ticket, work } => self.nodes[at].writes.push_back((ticket, work)),
                 CopiesEffect::Ran { asker, ran } => self.ran(asker, ran),
-                CopiesEffect::Took(_) => self.hit("views completed"),
+                CopiesEffect::Took(_) => self.hit("slots taken"),
                 CopiesEffect::Gave(_) => self.hit("slots dropped"),
             }
         }
@@ -556,7 +556,7 @@ fn what_users_of_whole_nodes_are_told_is_linearizable_whatever_happens() {
     println!("{} runs: {hit:?}", seeds.len());
     let runs = seeds.len() as u64;
     for what in
-        ["operations answered", "views completed", "slots dropped", "left", "crashed", "given up", "flipped", "mended"]
+        ["operations answered", "slots taken", "slots dropped", "left", "crashed", "given up", "flipped", "mended"]
     {
         assert!(runs == 1 || hit.get(what).is_some_and(|count| *count > runs / 4), "{what}: {hit:?}");
     }
