@@ -29,8 +29,7 @@ impl StaleTask {
         Self { place, asked: BTreeSet::new(), call: None, looked: false, waits: false }
     }
 
-    #[allow(clippy::unused_self)] // As the other tasks have it.
-    pub fn timed_out(&self) -> Failure {
+    pub fn timed_out() -> Failure {
         Failure::Unavailable("no node that has a copy of this key was reached in time".to_owned())
     }
 }

@@ -136,7 +136,7 @@ impl ChordNode {
         if let Some(task) = self.tasks.running.remove(&id) {
             let failure = match &task.kind {
                 Kind::Operate(task) => task.timed_out(&self.missing_for(task)),
-                Kind::Stale(task) => task.timed_out(),
+                Kind::Stale(_) => StaleTask::timed_out(),
                 Kind::List(list) => list.timed_out(),
                 Kind::Walk(_) | Kind::Trace(_) => Failure::Timeout { maybe_applied: false },
             };

@@ -322,6 +322,7 @@ impl Copies {
     }
 
     pub(super) fn on_part(&mut self, from: Contact, slot: Slot, (epoch, serial): (u64, u64), part: Part) {
+        let believes = self.mutated(Mutation::BelievesOne);
         let fetching = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut());
         let is_asked = |fetching: &&mut Box<Fetching>| {
             let source = fetching.sources.get(&from.incarnation);
@@ -337,8 +338,7 @@ impl Copies {
         }
         source.damaged.extend(part.damaged);
         let entries = fetching.keep_for_damaged(part.entries);
-        let damaged = fetching.damaged.clone();
-        if self.mutated(Mutation::BelievesOne) {
+        if let Some(damaged) = believes.then(|| fetching.damaged.clone()) {
             self.store(Work::Mend { slot, epoch, damaged, doubtful: Vec::new() });
         }
         let then = Awaited::Copied { from: from.incarnation, slot, epoch, next: part.next };

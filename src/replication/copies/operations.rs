@@ -186,13 +186,13 @@ impl Copies {
         op.failed.clear();
         op.tries += 1;
         let seen = op.outdone.take();
-        let until = op.until;
-        self.timers.set(Timer::Operation(id), (now + again).min(until));
         if op.proposal.command == Command::Get && !op.alone {
             op.proposal.read();
             self.peek(now, id);
             return;
         }
+        let until = op.until;
+        self.timers.set(Timer::Operation(id), (now + again).min(until));
         let (view, place, number) = (op.proposal.view.clone(), op.place.clone(), op.number);
         let me = self.me.incarnation;
         let word = self.word(&place, view.epoch);
@@ -229,7 +229,7 @@ impl Copies {
 
     /// Asks as many as are needed, not always the same; the others if one is late.
     fn peek(&mut self, now: Time, id: u64) {
-        let late_after = PEEK_MORE + self.round_trip * 2;
+        let late_after = self.patience(PEEK_MORE);
         let me = self.me.incarnation;
         let Some(op) = self.operations.ops.get_mut(&id) else { return };
         let (number, view, place, until) = (op.number, op.proposal.view.clone(), op.place.clone(), op.until);
