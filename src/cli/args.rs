@@ -8,6 +8,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::bench::{BENCH_EXAMPLES, BenchArgs};
+use super::recover::{RECOVER_EXAMPLES, RecoverArgs};
 use super::said::NodeArgs;
 use super::sim::{SIM_EXAMPLES, SimArgs};
 use super::url::NodeUrl;
@@ -82,6 +83,9 @@ pub(super) enum Command {
     /// Tell by the exit code whether a node is ready
     #[command(after_help = HEALTH_EXAMPLES)]
     Health(HealthArgs),
+    /// After nodes were lost for good: say which keys cannot be served, and go on with what is left of them
+    #[command(after_help = RECOVER_EXAMPLES)]
+    Recover(RecoverArgs),
     /// Measure how many requests a ring answers, and how soon
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<BenchArgs>),

@@ -24,6 +24,7 @@ mod list;
 mod log;
 mod node;
 mod progress;
+mod recover;
 mod ring;
 mod said;
 mod settings;
@@ -97,6 +98,7 @@ fn dispatch(cli: Cli, env: &Env, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Ring(args) => ring::ring(&client()?, &args, out),
         Command::Status(args) => status::status(&client()?, &args, out),
         Command::Trace(args) => trace::trace(&client()?, &args, out),
+        Command::Recover(args) => recover::recover(&client()?, &args, out),
         Command::Bench(args) => bench::bench(&client()?, &args, out),
         Command::Sim(args) => sim::sim(&args, out),
     }

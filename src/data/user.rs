@@ -30,6 +30,11 @@ pub enum UserRequest {
     Ring,
     /// This node.
     Node,
+    /// Slots that have lost the majority of their copies, and what is left of them.
+    Recover {
+        /// Go on with what is left: the nodes at these addresses are gone for good. `None`: only tell.
+        lost: Option<Vec<String>>,
+    },
     /// Leave the ring, then end.
     Leave,
     /// Does the process answer?
@@ -125,6 +130,8 @@ pub enum Failure {
     },
     /// This node is leaving or has no ring yet; nothing was changed.
     NotServing(String),
+    /// What was asked for does not fit what is there; nothing was changed. Says what is there.
+    Conflict(String),
     /// The store of the key's holder could not do it; nothing was changed.
     Trouble(Trouble),
 }

@@ -16,6 +16,7 @@ use super::list::ListTask;
 use super::message::{Call, Message, NodeInfo, Reply};
 use super::operate::OperateTask;
 use super::params::RingParams;
+use super::recover::RecoverTask;
 use super::seek::Seeker;
 use super::stale::StaleTask;
 use super::task::{Kind, Tasks, Wake};
@@ -275,6 +276,8 @@ impl ChordNode {
             }
             Call::Holder(slot) => Some(Reply::Holder(inside.copies.view(slot).cloned())),
             Call::Info => self.info(now).map(|info| Reply::Info(Box::new(info))),
+            Call::Survey(from) => Some(Reply::Survey(inside.copies.survey(from))),
+            Call::Recover(of) => Some(Reply::Recovering(self.recover_here(now, &of))),
         };
         if let Some(reply) = reply {
             self.reply(to, request, reply);
@@ -341,6 +344,7 @@ impl ChordNode {
             UserRequest::Lookup(key) => Ok(Kind::Trace(TraceTask::new(params.space.place(key), now.mono))),
             UserRequest::Ring => Ok(Kind::Walk(WalkTask::default())),
             UserRequest::Node => Err(self.node_report(now)),
+            UserRequest::Recover { lost } => Ok(Kind::Recover(Box::new(RecoverTask::new(lost)))),
             UserRequest::Leave | UserRequest::Livez | UserRequest::Readyz => Err(UserReply::Leaving),
         }
     }

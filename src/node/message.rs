@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::base::Contact;
 use crate::data::{Key, ListQuery, Outcome, Page, Slot};
 use crate::overlay::{RingMessage, Standing};
-use crate::replication::copies::{CopyMessage, Operation, Ran};
+use crate::replication::copies::{CopyMessage, Operation, Ran, Recovery};
+use crate::replication::survey::Surveyed;
 use crate::replication::{SlotRun, View};
 
 /// A message between two nodes.
@@ -50,6 +51,10 @@ pub enum Call {
     Holder(Slot),
     /// Tell about yourself.
     Info,
+    /// What do you keep of views of the slots from this one on, and what have you heard?
+    Survey(Slot),
+    /// Go on with what is left of these slots.
+    Recover(Vec<Recovery>),
 }
 
 /// The answer to a [`Call`].
@@ -70,6 +75,10 @@ pub enum Reply {
     Holder(Option<View>),
     /// To [`Call::Info`].
     Info(Box<NodeInfo>),
+    /// To [`Call::Survey`], of [`SURVEYED_AT_ONCE`](crate::replication::copies::SURVEYED_AT_ONCE) slots.
+    Survey(Vec<(SlotRun, Vec<Surveyed>)>),
+    /// To [`Call::Recover`]: with how many it begins.
+    Recovering(u32),
 }
 
 /// A node, as it describes itself.

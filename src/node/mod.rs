@@ -12,6 +12,7 @@ mod list;
 pub mod message;
 mod operate;
 pub mod params;
+mod recover;
 pub mod report;
 mod seek;
 mod stale;

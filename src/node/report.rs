@@ -147,6 +147,44 @@ pub struct StoreReport {
     pub slots_to_move: usize,
 }
 
+/// `/v1/recover`: slots that have lost so many of their copies that they cannot be served, and what may be lost with them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverReport {
+    /// Slots of the ring.
+    pub slots: u32,
+    /// Slots that are not served until enough of the missing nodes come back.
+    pub unavailable: u32,
+    /// The nodes that those slots need and that are not there.
+    pub missing: Vec<Missing>,
+    /// What is left of those slots.
+    pub copies_left: Vec<CopiesLeft>,
+    /// Slots that go on with what was left of them; absent in a dry run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recovered: Option<u32>,
+}
+
+/// A node that slots miss.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Where peers reached it; `unknown` where nobody knows any more who held the slot.
+    pub addr: String,
+    /// Who it was, apart from its address.
+    pub incarnation: Option<String>,
+    /// Another node answers there now: the one that is missing has lost its disk.
+    pub is_another: bool,
+}
+
+/// Slots of which as many copies are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiesLeft {
+    /// So many.
+    pub left: usize,
+    /// Of so many members.
+    pub of: usize,
+    /// How many slots.
+    pub slots: u32,
+}
+
 /// `/v1/lookup/{key}`: where a key lives and how a lookup gets there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TraceReport {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::list::ListTask;
 use super::message::{Call, Message, Reply};
+use super::recover::RecoverTask;
 use super::stale::StaleTask;
 use super::trace::TraceTask;
 use super::walk::WalkTask;
@@ -49,6 +50,7 @@ pub(super) enum Kind {
     List(ListTask),
     Walk(WalkTask),
     Trace(TraceTask),
+    Recover(Box<RecoverTask>),
 }
 
 /// What a task waited for and has now come.
@@ -108,6 +110,7 @@ impl ChordNode {
             Kind::List(list) => self.run_list(now, id, list, wake),
             Kind::Walk(walk) => self.run_walk(now, id, walk, wake),
             Kind::Trace(trace) => self.run_trace(now, id, trace, wake),
+            Kind::Recover(recover) => self.run_recover(now, id, recover, wake),
         };
         let next = match next {
             Next::Pause(span) if now.mono + span >= task.deadline => Next::Wait,
@@ -138,6 +141,7 @@ impl ChordNode {
                 Kind::Operate(task) => task.timed_out(&self.missing_for(task)),
                 Kind::Stale(_) => StaleTask::timed_out(),
                 Kind::List(list) => list.timed_out(),
+                Kind::Recover(recover) => recover.timed_out(),
                 Kind::Walk(_) | Kind::Trace(_) => Failure::Timeout { maybe_applied: false },
             };
             self.forget_calls(id);

@@ -28,6 +28,15 @@ const SILENCE: Span = Span::secs(2);
 
 impl ChordNode {
     pub(super) fn run_walk(&mut self, now: Now, id: u64, walk: &mut WalkTask, wake: Wake) -> Next {
+        if let Some(next) = self.walk(now, id, walk, wake) {
+            return next;
+        }
+        let Some(inside) = &self.inside else { return Next::Wait };
+        Next::Done(json(&walk.report(inside.overlay.me().id, &inside.params)))
+    }
+
+    /// Goes on with a walk. `None`: everybody was asked.
+    pub(super) fn walk(&mut self, now: Now, id: u64, walk: &mut WalkTask, wake: Wake) -> Option<Next> {
         match wake {
             Wake::Go if walk.infos.is_empty() => {
                 if let Some(info) = self.info(now) {
@@ -57,12 +66,7 @@ impl ChordNode {
         {
             walk.open.insert(self.call(id, contact, Call::Info), contact);
         }
-        if !walk.open.is_empty() {
-            return Next::Pause(SILENCE);
-        }
-        let Some(inside) = &self.inside else { return Next::Wait };
-        let report = walk.report(inside.overlay.me().id, &inside.params);
-        Next::Done(json(&report))
+        (!walk.open.is_empty()).then_some(Next::Pause(SILENCE))
     }
 
     /// The report about this node alone.
@@ -113,6 +117,16 @@ impl ChordNode {
 }
 
 impl WalkTask {
+    /// Who has answered.
+    pub fn living(&self) -> impl Iterator<Item = Contact> {
+        self.infos.values().map(|info| info.contact)
+    }
+
+    /// Who was named and has not.
+    pub fn unreachable(&self) -> &[Contact] {
+        &self.unreachable
+    }
+
     fn add(&mut self, info: NodeInfo) {
         self.named.insert(info.contact.incarnation);
         for contact in info.successors.iter().chain(&info.predecessor) {
@@ -123,7 +137,7 @@ impl WalkTask {
         self.infos.insert(info.contact.incarnation, info);
     }
 
-    fn report(&self, first: Id, params: &RingParams) -> RingReport {
+    pub fn report(&self, first: Id, params: &RingParams) -> RingReport {
         let capacity = params.space.capacity();
         let mut nodes: Vec<&NodeInfo> = self.infos.values().filter(|info| info.standing.is_member()).collect();
         nodes.sort_by_key(|info| capacity.distance(first, info.contact.id));

@@ -257,6 +257,13 @@ impl Chain {
         self.is_complete_at(epoch, me);
     }
 
+    /// A view of this node alone, by the word of an operator: whatever was before is over.
+    pub fn force(&mut self, view: View) {
+        let epoch = view.epoch;
+        self.known = vec![Known::new(view)];
+        self.complete(epoch);
+    }
+
     /// Whether the records of this epoch are here.
     pub fn has_records(&self, epoch: u64) -> bool {
         self.at(epoch).is_some_and(|known| known.complete)

@@ -10,6 +10,7 @@ mod neighbourhood;
 pub mod proposal;
 mod row;
 pub mod runs;
+pub mod survey;
 pub mod view;
 
 pub use neighbourhood::Neighbourhood;

@@ -69,7 +69,7 @@ pub fn decode_with(frame: &[u8], ids: &mut Ids) -> Decoded<Packet> {
         Body::Refusal(refusal) => return Ok(Packet::Refusal(refusal_of(&refusal))),
         Body::Goodbye(pb::Goodbye {}) => return Ok(Packet::Goodbye),
         Body::Call(call) => {
-            Message::Call { request: call.request, call: call_of(call.call.ok_or(WireError::Unknown)?)? }
+            Message::Call { request: call.request, call: reader.call(call.call.ok_or(WireError::Unknown)?)? }
         }
         Body::Reply(reply) => {
             Message::Reply { request: reply.request, reply: reader.reply(reply.reply.ok_or(WireError::Unknown)?)? }
@@ -214,7 +214,7 @@ impl Reader<'_> {
         Ok(View { epoch: view.epoch, members: members.into() })
     }
 
-    fn contacts(&mut self, list: Vec<pb::Contact>) -> Decoded<Vec<Contact>> {
+    pub(super) fn contacts(&mut self, list: Vec<pb::Contact>) -> Decoded<Vec<Contact>> {
         if list.len() > SUCCESSORS_MAX {
             return Err(WireError::TooLarge("a list of contacts"));
         }
@@ -248,6 +248,28 @@ impl Reader<'_> {
 
     // ----- data -----
 
+    fn call(&mut self, call: pb::call::Call) -> Decoded<Call> {
+        use pb::call::Call as From;
+        Ok(match call {
+            From::Operate(call) => {
+                Call::Operate { key: key(call.key)?, operation: operation(call.command, call.operation, call.again)? }
+            }
+            From::List(list) => {
+                let limit = list.limit as usize;
+                let longest = list.prefix.len().max(list.after.as_ref().map_or(0, Vec::len));
+                if !(1..=LIST_LIMIT_MAX).contains(&limit) || longest > KEY_BYTES_MAX {
+                    return Err(WireError::Invalid("the listing"));
+                }
+                Call::List(ListQuery { prefix: list.prefix, after: list.after, limit })
+            }
+            From::Peek(of) => Call::Peek(key(of.key)?),
+            From::Holder(of) => Call::Holder(Slot(of.slot)),
+            From::Info(pb::InfoCall {}) => Call::Info,
+            From::Survey(of) => Call::Survey(Slot(of.from)),
+            From::Recover(of) => Call::Recover(self.recoveries(of)?),
+        })
+    }
+
     fn reply(&mut self, reply: pb::reply::Reply) -> Decoded<Reply> {
         use pb::reply::Reply as From;
         Ok(match reply {
@@ -262,6 +284,8 @@ impl Reader<'_> {
             From::Holder(of) => Reply::Holder(of.view.map(|view| self.view(view)).transpose()?),
             From::Info(info) => Reply::Info(Box::new(self.info(info)?)),
             From::Ran(ran) => Reply::Ran(self.ran(ran)?),
+            From::Surveyed(of) => Reply::Survey(self.survey(of)?),
+            From::Recovering(of) => Reply::Recovering(of.begun),
         })
     }
 
@@ -280,26 +304,6 @@ impl Reader<'_> {
             version: text(info.version, "the software version")?,
         })
     }
-}
-
-fn call_of(call: pb::call::Call) -> Decoded<Call> {
-    use pb::call::Call as From;
-    Ok(match call {
-        From::Operate(call) => {
-            Call::Operate { key: key(call.key)?, operation: operation(call.command, call.operation, call.again)? }
-        }
-        From::List(list) => {
-            let limit = list.limit as usize;
-            let longest = list.prefix.len().max(list.after.as_ref().map_or(0, Vec::len));
-            if !(1..=LIST_LIMIT_MAX).contains(&limit) || longest > KEY_BYTES_MAX {
-                return Err(WireError::Invalid("the listing"));
-            }
-            Call::List(ListQuery { prefix: list.prefix, after: list.after, limit })
-        }
-        From::Peek(of) => Call::Peek(key(of.key)?),
-        From::Holder(of) => Call::Holder(Slot(of.slot)),
-        From::Info(pb::InfoCall {}) => Call::Info,
-    })
 }
 
 pub(super) fn outcome(outcome: Option<pb::Outcome>) -> Decoded<Outcome> {

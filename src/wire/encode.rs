@@ -8,6 +8,7 @@ use super::copies::{copies, op_id, ran};
 use super::frame::Packet;
 use super::handshake::{Hello, Refusal, RefusalCode};
 use super::pb;
+use super::survey::{recover_pb, survey_pb};
 use crate::base::{Contact, Id, Span};
 use crate::data::{Command, Condition, Cursor, Item, Outcome, Record, Tag, Trouble, Version};
 use crate::node::{Call, Message, NodeInfo, Reply, RingParams, Wishes};
@@ -227,6 +228,8 @@ fn call_pb(call: &Call) -> pb::call::Call {
         Call::Peek(key) => To::Peek(pb::PeekCall { key: key.as_bytes().to_vec() }),
         Call::Holder(slot) => To::Holder(pb::HolderCall { slot: slot.0 }),
         Call::Info => To::Info(pb::InfoCall {}),
+        Call::Survey(from) => To::Survey(pb::SurveyCall { from: from.0 }),
+        Call::Recover(of) => To::Recover(recover_pb(of)),
     }
 }
 
@@ -267,6 +270,8 @@ fn reply_pb(reply: &Reply) -> pb::reply::Reply {
         Reply::Holder(of) => To::Holder(pb::HolderReply { view: of.as_ref().map(view) }),
         Reply::Info(info) => To::Info(info_pb(info)),
         Reply::Ran(of) => To::Ran(ran(of)),
+        Reply::Survey(of) => To::Surveyed(survey_pb(of)),
+        Reply::Recovering(begun) => To::Recovering(pb::RecoverReply { begun: *begun }),
     }
 }
 

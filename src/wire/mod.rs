@@ -10,6 +10,7 @@ pub mod frame;
 pub mod handshake;
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 mod pb;
+mod survey;
 
 pub use decode::{WireError, decode, decode_with};
 pub use encode::encode;

@@ -784,7 +784,7 @@ pub struct InfoCall {}
 pub struct Call {
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(oneof = "call::Call", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "call::Call", tags = "2, 3, 4, 5, 6, 7, 8")]
     pub call: ::core::option::Option<call::Call>,
 }
 /// Nested message and enum types in `Call`.
@@ -801,7 +801,63 @@ pub mod call {
         Info(super::InfoCall),
         #[prost(message, tag = "6")]
         Peek(super::PeekCall),
+        #[prost(message, tag = "7")]
+        Survey(super::SurveyCall),
+        #[prost(message, tag = "8")]
+        Recover(super::RecoverCall),
     }
+}
+/// What is known of views of the next slots.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SurveyCall {
+    #[prost(uint32, tag = "1")]
+    pub from: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SurveyReply {
+    #[prost(message, repeated, tag = "1")]
+    pub surveyed: ::prost::alloc::vec::Vec<Surveyed>,
+}
+/// Slots that share these.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Surveyed {
+    #[prost(message, optional, tag = "1")]
+    pub run: ::core::option::Option<SlotRun>,
+    #[prost(message, repeated, tag = "2")]
+    pub views: ::prost::alloc::vec::Vec<SurveyedView>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SurveyedView {
+    #[prost(message, optional, tag = "1")]
+    pub view: ::core::option::Option<View>,
+    /// Its records are there.
+    #[prost(bool, tag = "2")]
+    pub complete: bool,
+}
+/// Go on with what is left of slots that have lost the majority of their members.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RecoverCall {
+    #[prost(message, repeated, tag = "1")]
+    pub recoveries: ::prost::alloc::vec::Vec<Recovery>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Recovery {
+    #[prost(message, optional, tag = "1")]
+    pub run: ::core::option::Option<SlotRun>,
+    /// The newest that anybody knows of.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Whose records the sources have.
+    #[prost(uint64, tag = "3")]
+    pub of: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub sources: ::prost::alloc::vec::Vec<Contact>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecoverReply {
+    /// Slots that it begins with.
+    #[prost(uint32, tag = "1")]
+    pub begun: u32,
 }
 /// Of any copy, old or new.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -956,7 +1012,7 @@ pub struct InfoReply {
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(oneof = "reply::Reply", tags = "3, 4, 5, 6, 7")]
+    #[prost(oneof = "reply::Reply", tags = "3, 4, 5, 6, 7, 8, 9")]
     pub reply: ::core::option::Option<reply::Reply>,
 }
 /// Nested message and enum types in `Reply`.
@@ -973,6 +1029,10 @@ pub mod reply {
         Ran(super::RanReply),
         #[prost(message, tag = "7")]
         Peeked(super::PeekReply),
+        #[prost(message, tag = "8")]
+        Surveyed(super::SurveyReply),
+        #[prost(message, tag = "9")]
+        Recovering(super::RecoverReply),
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

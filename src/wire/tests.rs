@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::limits::VALUE_BYTES_LIMIT;
-use crate::replication::copies::Ran;
+use crate::replication::copies::{Ran, Recovery};
 use crate::wire::copies::samples;
 use crate::wire::{FrameDecoder, Packet, RefusalCode, encode};
 
@@ -110,6 +110,7 @@ fn call_samples() -> Vec<(&'static str, Call)> {
     let never = Condition { if_match: Some(Tag::Of(vec![])), if_none_match: None };
     let put = Put { value: Arc::from(*b"v"), content_type: None, ttl_ms: Some(30_000), condition };
     let operate = |command| samples::call(command);
+    let recovery = Recovery { run: run(3, 2), epoch: 7, of: 6, sources: vec![contact(1)] };
     vec![
         ("call.get", operate(Command::Get)),
         ("call.put", operate(Command::Put(put))),
@@ -119,6 +120,8 @@ fn call_samples() -> Vec<(&'static str, Call)> {
         ("call.peek", Call::Peek(key("k"))),
         ("call.holder", Call::Holder(Slot(3))),
         ("call.info", Call::Info),
+        ("call.survey", Call::Survey(Slot(256))),
+        ("call.recover", Call::Recover(vec![recovery])),
     ]
 }
 
@@ -157,6 +160,8 @@ fn reply_samples() -> Vec<(&'static str, Reply)> {
         ("reply.peeked.nothing", Reply::Peeked(None)),
         ("reply.holder", Reply::Holder(None)),
         ("reply.info", Reply::Info(Box::new(info))),
+        ("reply.surveyed", Reply::Survey(vec![(run(0, 4), vec![(view(), true)])])),
+        ("reply.recovering", Reply::Recovering(4)),
     ]
 }
 

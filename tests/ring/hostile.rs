@@ -13,7 +13,7 @@ use chordkv::data::{
 use chordkv::node::{Call, Message, NodeInfo, Reply};
 use chordkv::overlay::{Found, JoinVerdict, Lookup, NextHop, RingMessage, Standing, Want};
 use chordkv::replication::chain::{Promise, Turn};
-use chordkv::replication::copies::{CopyMessage, Operation, Part, Ran};
+use chordkv::replication::copies::{CopyMessage, Operation, Part, Ran, Recovery};
 use chordkv::replication::{SlotRun, View};
 use chordkv::wire::{Hello, Packet, Refusal, RefusalCode};
 
@@ -385,6 +385,8 @@ fn calls() -> Vec<Call> {
     let kv = |command| Call::Operate { key: key(), operation: Operation { id, command, again: true } };
     let condition = Condition { if_match: Some(Tag::Any), if_none_match: Some(Tag::Of(vec![])) };
     let put = Put { value: Arc::from(*b"v"), content_type: None, ttl_ms: Some(u64::MAX), condition };
+    let run = SlotRun { first: Slot(u32::MAX), count: u32::MAX };
+    let nowhere = Recovery { run, epoch: u64::MAX, of: 0, sources: vec![] };
     vec![
         kv(Command::Get),
         kv(Command::Put(put)),
@@ -397,6 +399,8 @@ fn calls() -> Vec<Call> {
         kv(Command::Delete(Condition::default())),
         Call::List(ListQuery { prefix: Vec::new(), after: None, limit: 1_000 }),
         Call::Holder(Slot(u32::MAX)),
+        Call::Survey(Slot(u32::MAX)),
+        Call::Recover(vec![nowhere]),
         Call::Info,
     ]
 }
@@ -428,6 +432,8 @@ fn replies(own: SocketAddr) -> Vec<Reply> {
         Reply::Ran(Ran::NotNow { elsewhere: Some(View::of_one(u64::MAX, contact(own))), again: true }),
         Reply::List { served: vec![(run, u64::MAX)], page: Page { items: vec![item], more: true } },
         Reply::Holder(None),
+        Reply::Survey(vec![]),
+        Reply::Recovering(u32::MAX),
         Reply::Info(Box::new(info)),
     ]
 }

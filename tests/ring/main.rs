@@ -10,6 +10,7 @@ mod failing;
 mod forming;
 mod hostile;
 mod load;
+mod recovering;
 mod refusing;
 mod serving;
 mod stopping;

@@ -1,8 +1,11 @@
 //! Whole nodes that keep several copies of each key.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use chordkv::base::Span;
-use chordkv::data::{Command, Failure, Key, UserReply, UserRequest};
+use chordkv::data::{Command, Condition, Failure, Key, Outcome, UserReply, UserRequest};
 use chordkv::node::Wishes;
+use chordkv::node::report::RecoverReport;
 use chordkv::sim::clients::Clients;
 use chordkv::sim::{Check, DiskConfig, HostId, World, WorldConfig};
 
@@ -213,5 +216,144 @@ fn stopped_30s_as_coordinator() {
         }
         assert!(clients.tally.reads_failed + clients.tally.writes_failed < 20, "{:?}", clients.tally);
         assert!(clients.tally.writes > 200, "{:?}", clients.tally);
+    });
+}
+
+/// The answer to one request through a host.
+fn answer(world: &mut World, host: HostId, request: UserRequest) -> UserReply {
+    world.take_replies();
+    world.ask(host, u64::MAX, request);
+    let mut told = None;
+    let answered = world.run_until(Span::secs(12), |world| {
+        told = world.take_replies().pop().map(|(_, _, reply)| reply);
+        told.is_some()
+    });
+    assert!(answered, "no answer");
+    told.expect("an answer")
+}
+
+/// What is to be recovered, or was: slots out of reach, who is missing, and slots that begin empty.
+fn recover(world: &mut World, host: HostId, lost: Option<Vec<String>>) -> Result<(u32, Vec<String>, u32), String> {
+    match answer(world, host, UserRequest::Recover { lost }) {
+        UserReply::Json(document) => {
+            let report: RecoverReport = serde_json::from_slice(&document).expect("a report");
+            let empty = report.copies_left.iter().filter(|left| left.left == 0).map(|left| left.slots).sum();
+            let missing = report.missing.into_iter().map(|node| node.addr).collect();
+            Ok((report.recovered.unwrap_or(report.unavailable), missing, empty))
+        }
+        UserReply::Failed(Failure::Conflict(why)) => Err(why),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Two of five are gone for good, at once: slots that have lost the majority of their members go on with the copy that is
+/// left once an operator has said so, and not before. Those who were gone come back all the same: nothing old is told.
+#[test]
+fn majority_lost_for_good() {
+    for_seeds("majority_lost_for_good", 20, |seed| {
+        let mut world = world(seed, Span::millis([0, 1, 5][usize::try_from(seed % 3).expect("below 3")]), true);
+        let mut hosts = grow(&mut world, 5);
+        rest(&mut world, Span::secs(30));
+        let mut clients = Clients::default();
+        write_for_a_while(&mut world, &mut clients, &hosts, 150);
+        read_all(&mut world, &mut clients, hosts[0]);
+        assert_eq!(recover(&mut world, hosts[0], None), Ok((0, vec![], 0)), "nothing is to be done");
+        let gone = [0, 1].map(|_| hosts.remove(world.rng().index(hosts.len())));
+        for host in gone {
+            world.crash(host);
+        }
+        clients.forget_unanswered();
+        // Those with two members left find a third by themselves.
+        world.run_for(Span::secs(150));
+        let (slots, missing, empty) = recover(&mut world, hosts[0], None).expect("a dry run");
+        assert!(slots > 0 && missing.len() == 2 && empty == 0, "{slots} {missing:?} {empty}");
+        let refused = recover(&mut world, hosts[1], Some(missing[..1].to_vec()));
+        assert!(refused.is_err_and(|why| why.contains(&missing[1])), "not all were named");
+        assert_eq!(recover(&mut world, hosts[2], None), Ok((slots, missing.clone(), 0)), "nothing was changed");
+        // Two operators at once do it once.
+        world.ask(hosts[0], u64::MAX - 1, UserRequest::Recover { lost: Some(missing.clone()) });
+        assert_eq!(recover(&mut world, hosts[1], Some(missing.clone())), Ok((slots, missing, 0)));
+        rest(&mut world, Span::secs(30));
+        read_all(&mut world, &mut clients, hosts[0]);
+        write_for_a_while(&mut world, &mut clients, &hosts, 150);
+        for host in gone {
+            world.restart_remembering(host, &[hosts[0]]);
+            write_for_a_while(&mut world, &mut clients, &hosts, 20);
+        }
+        rest(&mut world, Span::secs(60));
+        hosts.extend(gone);
+        read_all(&mut world, &mut clients, gone[0]);
+        assert_eq!(recover(&mut world, gone[1], None), Ok((0, vec![], 0)));
+        assert!(clients.tally.reads_failed + clients.tally.writes_failed < 10, "{:?}", clients.tally);
+    });
+}
+
+/// Three of five are gone for good: what no copy is left of begins empty, and everything can be written and read again.
+#[test]
+fn all_copies_lost_for_good() {
+    let emptied = AtomicU32::new(0);
+    for_seeds("all_copies_lost_for_good", 20, |seed| {
+        let mut world = world(seed, Span::millis(1), true);
+        let mut hosts = grow(&mut world, 5);
+        rest(&mut world, Span::secs(30));
+        let mut clients = Clients::default();
+        write_for_a_while(&mut world, &mut clients, &hosts, 50);
+        for _ in 0..3 {
+            let gone = hosts.remove(world.rng().index(hosts.len()));
+            world.crash(gone);
+        }
+        world.run_for(Span::secs(150));
+        let (slots, missing, empty) = recover(&mut world, hosts[0], None).expect("a dry run");
+        assert!(slots > 0 && (1..=3).contains(&missing.len()), "{slots} {missing:?}");
+        emptied.fetch_add(empty, Ordering::Relaxed);
+        assert_eq!(recover(&mut world, hosts[1], Some(missing.clone())), Ok((slots, missing, empty)));
+        rest(&mut world, Span::secs(30));
+        // Whoever was there before may be gone: others judge from now on.
+        let mut clients = Clients::default();
+        for n in 0..60 {
+            let key = Key::new(format!("key {n}").into_bytes()).expect("a key");
+            let command = Command::Delete(Condition::default());
+            let reply = answer(&mut world, hosts[0], UserRequest::Kv { key, command });
+            assert!(matches!(reply, UserReply::Kv(Outcome::Deleted | Outcome::NotFound)), "{reply:?}");
+        }
+        write_for_a_while(&mut world, &mut clients, &hosts, 100);
+        read_all(&mut world, &mut clients, hosts[1]);
+        assert!(clients.tally.reads_failed + clients.tally.writes_failed == 0, "{:?}", clients.tally);
+    });
+    let is_replay = std::env::var_os("CHORDKV_SEED").is_some();
+    assert!(is_replay || emptied.into_inner() > 0, "in no run was there a slot without any copy");
+}
+
+/// Of five copies two are left, and one of them has missed what was written last: what the other one has is not lost.
+#[test]
+fn majority_lost_and_survivors_differ() {
+    for_seeds("majority_lost_and_survivors_differ", 20, |seed| {
+        let mut config = WorldConfig::new(seed);
+        config.wishes = Wishes { successors: Some(4), slot_bits: Some(3), replicas: Some(5), ..Wishes::default() };
+        config.check = Check::Nodes;
+        config.disk = DiskConfig { work_max: Span::millis(1), durable: true };
+        let mut world = World::new(config);
+        let mut hosts = grow(&mut world, 5);
+        rest(&mut world, Span::secs(30));
+        let mut clients = Clients::default();
+        write_for_a_while(&mut world, &mut clients, &hosts, 50);
+        let behind = hosts.remove(world.rng().index(hosts.len()));
+        world.put_on_side(behind, 1);
+        write_for_a_while(&mut world, &mut clients, &hosts, 400);
+        world.run_for(Span::secs(6));
+        clients.judge(&mut world);
+        assert_eq!(clients.waiting(), 0, "all is said before anybody dies");
+        let before = clients.tally;
+        for host in &hosts[1..] {
+            world.crash(*host);
+        }
+        world.heal();
+        world.run_for(Span::secs(60));
+        let (slots, missing, empty) = recover(&mut world, behind, None).expect("a dry run");
+        assert!((slots, missing.len(), empty) == (8, 3, 0), "{slots} {missing:?} {empty}");
+        assert_eq!(recover(&mut world, hosts[0], Some(missing.clone())), Ok((8, missing, 0)));
+        rest(&mut world, Span::secs(30));
+        read_all(&mut world, &mut clients, behind);
+        assert!(before.writes > 100 && clients.tally.reads_failed == before.reads_failed, "{:?}", clients.tally);
     });
 }

@@ -63,6 +63,7 @@ fn understand(request: HttpRequest, head: bool, limits: &Limits) -> Result<Asked
         Route::Ring => alone(UserRequest::Ring, query)?,
         Route::Node => alone(UserRequest::Node, query)?,
         Route::Leave => alone(UserRequest::Leave, query)?,
+        Route::Recover => recover(&method, query)?,
         Route::Livez => alone(UserRequest::Livez, query)?,
         Route::Readyz => alone(UserRequest::Readyz, query)?,
     };
@@ -104,6 +105,23 @@ fn key_of(text: &str) -> Result<Key, HttpResponse> {
     }
     let bytes = decode(text).map_err(|bad| bad_key(&bad_escape(&bad, "the key")))?;
     Key::new(bytes).map_err(|error| bad_key(&error.to_string()))
+}
+
+/// Without `lost` nothing is changed, and so only POST takes it.
+fn recover(method: &str, query: &str) -> Result<UserRequest, HttpResponse> {
+    if method != "POST" {
+        return alone(UserRequest::Recover { lost: None }, query);
+    }
+    let query = Query::parse(query, &["lost"])?;
+    let lost = query.text("lost").unwrap_or_default();
+    let lost: Vec<String> = lost.split(',').map(str::trim).filter(|addr| !addr.is_empty()).map(str::to_owned).collect();
+    if lost.is_empty() {
+        return Err(bad_query(
+            "lost is missing: the addresses of all nodes that are gone for good, with commas between, as GET /v1/recover \
+             names them",
+        ));
+    }
+    Ok(UserRequest::Recover { lost: Some(lost) })
 }
 
 /// A request that takes no parameters.

@@ -164,6 +164,7 @@ fn render_failure(failure: Failure) -> HttpResponse {
     let soon = |code, detail: &str| problem(503, code, detail).with("Retry-After", "1");
     match failure {
         Failure::Unavailable(detail) => soon("unavailable", &detail),
+        Failure::Conflict(detail) => problem(409, "conflict", &detail),
         Failure::NotServing(detail) => soon("not_serving", &detail),
         Failure::Overloaded => soon("overloaded", "too many requests are in progress here; nothing was changed"),
         Failure::TooLarge { limit } => value_too_large(limit),

@@ -14,6 +14,7 @@ pub(super) enum Route<'a> {
     Ring,
     Node,
     Leave,
+    Recover,
     Livez,
     Readyz,
 }
@@ -32,6 +33,7 @@ impl<'a> Route<'a> {
             "/v1/ring" => Some(Self::Ring),
             "/v1/node" => Some(Self::Node),
             "/v1/node/leave" => Some(Self::Leave),
+            "/v1/recover" => Some(Self::Recover),
             "/livez" => Some(Self::Livez),
             "/readyz" => Some(Self::Readyz),
             _ => None,
@@ -43,6 +45,7 @@ impl<'a> Route<'a> {
         match self {
             Self::Kv(_) => &["GET", "HEAD", "PUT", "DELETE"],
             Self::Leave => &["POST"],
+            Self::Recover => &["GET", "HEAD", "POST"],
             Self::List | Self::Lookup(_) | Self::Ring | Self::Node | Self::Livez | Self::Readyz => &["GET", "HEAD"],
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct Fetching {
     sources: BTreeMap<Incarnation, Source>,
     // This member is one of those.
     pub is_source: bool,
+    // A majority is not enough.
+    pub needs_all: bool,
     // Who has given everything, but of these keys.
     pub done: BTreeMap<Incarnation, Vec<Key>>,
     // When something came last, and how often it was asked for in vain since.
@@ -95,6 +97,7 @@ impl Fetching {
             view,
             sources: BTreeMap::new(),
             is_source,
+            needs_all: false,
             done: BTreeMap::new(),
             since: now,
             tries: 0,
@@ -223,7 +226,7 @@ impl Copies {
     /// Begins to fetch what the newest view needs here.
     pub(super) fn fetch(&mut self, now: Time, slot: Slot) {
         let Some(held) = self.held.get_mut(&slot) else { return };
-        let wanted = held.chain.wanted();
+        let wanted = held.wanted();
         let Some((newest, _)) = wanted.first() else {
             held.fetching = None;
             return;
@@ -248,13 +251,14 @@ impl Copies {
         } else if !has_any && !is_ahead {
             self.store(Work::Clear(vec![slot]));
         }
-        let fetching = Fetching::new(now, newest, (of, view), is_source);
+        let mut fetching = Fetching::new(now, newest, (of, view), is_source);
         if let Some(held) = self.held.get_mut(&slot) {
+            fetching.needs_all = held.is_recovering(&fetching);
             held.fetching = Some(Box::new(fetching));
         }
         if is_source || has_any || is_ahead {
             self.sum_up(slot);
-        } else {
+        } else if !self.is_fetched(now, slot) {
             self.ask_sources(slot, false);
         }
     }
@@ -275,7 +279,7 @@ impl Copies {
         let others =
             fetching.of.members.iter().filter(|m| m.incarnation != me && !fetching.done.contains_key(&m.incarnation));
         let others: Vec<Contact> = others.copied().collect();
-        let all = all || !fetching.short().is_empty();
+        let all = all || fetching.needs_all || !fetching.short().is_empty();
         let count = if all { others.len() } else { wanted.saturating_sub(fetching.done.len()) };
         for to in others.into_iter().take(count) {
             self.ask_source(to, slot);
@@ -385,7 +389,11 @@ impl Copies {
         let me = self.me.incarnation;
         let (one_is_enough, trusts) = (self.mutated(Mutation::OneSource), self.mutated(Mutation::DamagedIsAbsent));
         let enough = |fetching: &Fetching| {
-            let all = fetching.done.len() == fetching.of.members.len() || fetching.tries >= TRIES_MAX;
+            let is_all = fetching.done.len() == fetching.of.members.len();
+            if fetching.needs_all {
+                return is_all;
+            }
+            let all = is_all || fetching.tries >= TRIES_MAX;
             one_is_enough
                 || is_majority(fetching.done.len(), &fetching.of) && (all || trusts || fetching.short().is_empty())
         };
@@ -400,8 +408,12 @@ impl Copies {
             }
             return false;
         }
-        let (view, is_new) = (fetching.view.clone(), !fetching.of.has(me));
+        let (view, is_new, is_forced) = (fetching.view.clone(), !fetching.of.has(me), fetching.needs_all);
         held.fetching = None;
+        if is_forced {
+            self.is_recovered(slot);
+        }
+        let Some(held) = self.held.get_mut(&slot) else { return false };
         held.chain.complete(view.epoch);
         (held.asked, held.asks) = (None, 0);
         if held.chain.served() == Some(&view) {

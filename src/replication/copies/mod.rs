@@ -13,6 +13,7 @@ pub mod message;
 pub(crate) mod mutation;
 mod operations;
 mod placing;
+mod recover;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -25,6 +26,8 @@ pub use self::operations::{Operation, Ran};
 use self::operations::{Operations, voted};
 use self::placing::Placing;
 pub use self::placing::Settled;
+use self::recover::Recovering;
+pub use self::recover::{Recovery, SURVEYED_AT_ONCE};
 use super::chain::{Chain, MEMBERS_MAX};
 use super::runs::{SlotRun, runs_of};
 use super::view::{View, Views};
@@ -96,6 +99,8 @@ struct Held {
     election: Option<Box<Standing>>,
     inviting: Option<Box<Inviting>>,
     fetching: Option<Box<Fetching>>,
+    // An operator has said so.
+    recovering: Option<Box<Recovering>>,
     // When the members were last asked whether they have its records.
     asked: Option<Time>,
     asks: u32,
@@ -152,6 +157,7 @@ impl Held {
             election: None,
             inviting: None,
             fetching: None,
+            recovering: None,
             asked: None,
             asks: 0,
             idle_since: None,
@@ -472,6 +478,7 @@ impl Copies {
             return;
         }
         (held.election, held.inviting, held.hopeless_until) = (None, None, None);
+        held.recovers_no_longer();
         // Nobody can have its records yet.
         (held.asked, held.asks) = (Some(now), 0);
         if before.is_some() && held.chain.served().map(|view| view.epoch) != before {
