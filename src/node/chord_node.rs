@@ -539,7 +539,7 @@ impl ChordNode {
         if ticket != OWNER_TICKET {
             self.wake(now, ticket, Wake::Found(result));
         } else if let (Ok(answer), Some(inside)) = (result, &mut self.inside) {
-            inside.copies.owner_found(now.mono, answer.owner);
+            inside.copies.owner_found(answer.owner);
         }
     }
 

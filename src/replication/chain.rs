@@ -225,6 +225,12 @@ impl Chain {
         }
     }
 
+    /// Whether a promise, and a vote, on what follows the newest view is out.
+    #[cfg(test)]
+    pub(super) fn votes(&self) -> (bool, bool) {
+        self.known.last().map_or((false, false), |last| (last.promised.is_some(), last.accepted.is_some()))
+    }
+
     // ----- records on their way -----
 
     /// The views whose records this member lacks, each with the view of those who have them, the newest first. The newest
@@ -319,6 +325,11 @@ impl Election {
         }
         self.proposed = true;
         Some(Arc::clone(&self.wish))
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_proposed(&self) -> bool {
+        self.proposed
     }
 
     /// A member has voted for it. The next view, once it is decided.

@@ -89,6 +89,13 @@ const VOTE_FOR: Span = Span::secs(2);
 /// How long a frozen member waits for a decided view.
 const IDLE_FOR: Span = Span::secs(1);
 
+impl Standing {
+    #[cfg(test)]
+    pub fn has_proposed(&self) -> bool {
+        self.election.has_proposed()
+    }
+}
+
 impl Fetching {
     fn new(now: Time, newest: View, (of, view): (View, View), is_source: bool) -> Self {
         Self {

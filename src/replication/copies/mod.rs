@@ -12,6 +12,8 @@ mod invite;
 pub mod message;
 pub(crate) mod mutation;
 mod operations;
+#[cfg(test)]
+mod phases;
 mod placing;
 mod recover;
 
@@ -24,6 +26,8 @@ pub use self::message::{CopyMessage, Part};
 use self::mutation::Mutation;
 pub use self::operations::{Operation, Ran};
 use self::operations::{Operations, voted};
+#[cfg(test)]
+pub(crate) use self::phases::PHASES;
 use self::placing::Placing;
 pub use self::placing::Settled;
 use self::recover::Recovering;

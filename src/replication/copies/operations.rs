@@ -461,13 +461,15 @@ impl Copies {
 
     /// This member does not serve a slot any more, or in another view: whoever asked has to ask again.
     pub(super) fn end_operations(&mut self, now: Time, slot: Slot) {
+        // Nothing that waits may begin now, in a view that is over.
+        self.operations.lines.retain(|place, _| place.slot != slot);
+        self.operations.words.retain(|place, _| place.slot != slot);
         let of_slot = self.operations.ops.iter().filter(|(_, op)| op.place.slot == slot);
         let all: Vec<(u64, bool)> = of_slot.map(|(id, op)| (*id, op.may_be_done())).collect();
         let elsewhere = self.view(slot).filter(|view| !view.has(self.me.incarnation)).cloned();
         for (id, again) in all {
             self.finish(now, id, Ran::NotNow { elsewhere: elsewhere.clone(), again });
         }
-        self.operations.words.retain(|place, _| place.slot != slot);
     }
 
     // ----- at a member -----

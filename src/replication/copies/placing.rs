@@ -28,6 +28,8 @@ pub(super) struct Placing {
     // When the owner of a slot was looked up.
     sought: Option<Time>,
     unknown_since: Option<Time>,
+    // Slots that this node has lost track of.
+    lost: Vec<Slot>,
     said_leaving: Option<Time>,
     stranded_since: Option<Time>,
     settled: Settled,
@@ -149,9 +151,14 @@ impl Copies {
             self.ask_for_release(now, stale);
         }
         // Those who could tell how it went on may be others than those whom this node knows of.
-        let lost = self.lost_track_of(now);
+        let left_over = self.left_over(around);
+        if self.is_at_rest() {
+            self.placing.settled.changing = left_over.len();
+        }
+        let lost: Vec<Slot> = self.lost_track_of(now).union(&left_over).copied().collect();
         self.find_owner(now, &lost);
-        unknown.extend(lost);
+        unknown.extend(&lost);
+        self.placing.lost = lost;
         unknown.sort_unstable();
         unknown.dedup();
         self.query(now, around, &unknown);
@@ -249,10 +256,19 @@ impl Copies {
 
     /// Slots that have not come to rest for long, or for which too few voted: most likely others have gone on without this
     /// node.
-    fn lost_track_of(&self, now: Time) -> Vec<Slot> {
+    fn lost_track_of(&self, now: Time) -> BTreeSet<Slot> {
         let is_restless = |held: &Held| held.restless_since.is_some_and(|at| now.since(at) >= ASK_ALL_AFTER);
         let is_lost_track_of = |held: &Held| is_restless(held) || held.hopeless_until.is_some();
         self.held.iter().filter(|(_, held)| is_lost_track_of(held)).map(|(slot, _)| *slot).collect()
+    }
+
+    /// Slots most of whose members are gone: others may have gone on long ago, and nobody is left of those who would tell.
+    fn left_over(&self, around: &Neighbourhood<'_>) -> BTreeSet<Slot> {
+        let is_left_over = |held: &Held| {
+            let living = |view: &View| view.members.iter().filter(|member| !(around.is_lost)(member)).count();
+            held.chain.newest().is_some_and(|view| !is_majority(living(view), view))
+        };
+        self.held.iter().filter(|(_, held)| is_left_over(held)).map(|(slot, _)| *slot).collect()
     }
 
     /// Has the owner of one of these looked up: it knows the newest view, or soon will.
@@ -265,8 +281,8 @@ impl Copies {
     }
 
     /// This is the owner of a slot that this node has lost track of. It most likely owns others of them too.
-    pub fn owner_found(&mut self, now: Time, owner: Contact) {
-        let lost = self.lost_track_of(now).into_iter().map(|slot| (slot, ()));
+    pub fn owner_found(&mut self, owner: Contact) {
+        let lost = self.placing.lost.iter().map(|slot| (*slot, ()));
         let runs = runs_of(lost).into_iter().map(|(run, ())| run).collect();
         if owner != self.me {
             self.send(owner, CopyMessage::Query { runs });

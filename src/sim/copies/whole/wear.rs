@@ -24,7 +24,7 @@ impl World {
             return;
         }
         let Node { store, flipped, .. } = &mut self.nodes[rng.index(NODES)];
-        let place = space().place(Self::key(u8::try_from(rng.below(u64::from(KEYS))).expect("few")));
+        let place = space().place(Self::key(self.keys[rng.index(KEYS)]));
         if store.register(&place).expect("memory").is_some() {
             flipped.insert(place);
             self.hit("flipped");
