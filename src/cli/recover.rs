@@ -1,14 +1,15 @@
 //! `recover`: what a ring can go on with after it has lost the majority of some keys' copies for good.
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::Method;
 
-use super::client::{Ask, Client};
-use super::failure::Failure;
+use super::client::{Answer, Ask, Client};
+use super::failure::{Failure, say};
 use super::table::{Align, Table};
 use super::text::one_line;
 use crate::node::report::{CopiesLeft, RecoverReport};
@@ -34,14 +35,8 @@ Examples:
 
 /// `chordkv recover`.
 pub(super) fn recover(client: &Client, args: &RecoverArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let client = client.within(TIMEOUT);
-    let answer = if args.lost.is_empty() {
-        client.ask(&Ask::new(Method::GET, "/v1/recover"))?
-    } else {
-        let lost = args.lost.join(",");
-        let target = format!("/v1/recover?lost={}", utf8_percent_encode(&lost, NON_ALPHANUMERIC));
-        client.ask(&Ask::new(Method::POST, &target))?
-    };
+    let answer =
+        if args.lost.is_empty() { client.ask(&Ask::new(Method::GET, "/v1/recover"))? } else { go_on(client, args)? };
     if answer.status != 200 {
         return Err(client.refusal(&answer));
     }
@@ -51,6 +46,20 @@ pub(super) fn recover(client: &Client, args: &RecoverArgs, out: &mut dyn Write) 
         return Ok(writeln!(out)?);
     }
     Ok(show(&report, out)?)
+}
+
+/// Until it is over: the node answers after a while in any case.
+fn go_on(client: &Client, args: &RecoverArgs) -> Result<Answer, Failure> {
+    let target = format!("/v1/recover?lost={}", utf8_percent_encode(&args.lost.join(","), NON_ALPHANUMERIC));
+    let begin = Instant::now();
+    loop {
+        let answer = client.ask(&Ask::new(Method::POST, &target))?;
+        if answer.status != 503 || begin.elapsed() >= TRY_FOR {
+            return Ok(answer);
+        }
+        say(&client.refusal(&answer).to_string());
+        thread::sleep(PAUSE);
+    }
 }
 
 fn show(report: &RecoverReport, out: &mut dyn Write) -> io::Result<()> {
@@ -66,7 +75,7 @@ fn show(report: &RecoverReport, out: &mut dyn Write) -> io::Result<()> {
     )?;
     let mut table = Table::new(&[("copies left", Align::Left), ("slots", Align::Right), ("may be lost", Align::Left)]);
     for left in &report.copies_left {
-        table.push([format!("{} of {}", left.left, left.of), left.slots.to_string(), at_stake(left).to_owned()]);
+        table.push([format!("{} of {}", left.left, left.of), left.slots.to_string(), at_stake(left)]);
     }
     table.write(out)?;
     writeln!(out)?;
@@ -82,12 +91,16 @@ fn show(report: &RecoverReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  chordkv recover --lost {}", missing.join(","))
 }
 
-fn at_stake(left: &CopiesLeft) -> &'static str {
-    if left.left == 0 { "everything" } else { "the latest writes, where no copy that is left had them yet" }
+fn at_stake(left: &CopiesLeft) -> String {
+    match (left.left, left.behind) {
+        (0, _) => "everything".to_owned(),
+        (_, 0) => "the latest writes, where no copy that is left had them yet".to_owned(),
+        (_, behind) => format!("all writes of long: what is left was a copy {behind} changes of members ago"),
+    }
 }
 
-/// A recovery copies what is left of the slots before it is over.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TRY_FOR: Duration = Duration::from_secs(600);
+const PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -100,7 +113,11 @@ mod tests {
             incarnation: Some("0".to_owned()),
             is_another: addr.contains(".5"),
         });
-        let copies_left = vec![CopiesLeft { left: 0, of: 2, slots: 3 }, CopiesLeft { left: 1, of: 3, slots: 125 }];
+        let copies_left = vec![
+            CopiesLeft { left: 0, of: 2, behind: 0, slots: 3 },
+            CopiesLeft { left: 1, of: 3, behind: 0, slots: 124 },
+            CopiesLeft { left: 1, of: 3, behind: 9, slots: 1 },
+        ];
         let report = RecoverReport { slots: 1_024, unavailable: 128, missing: missing.into(), copies_left, recovered };
         let mut out = Vec::new();
         show(&report, &mut out).unwrap();
@@ -113,7 +130,8 @@ mod tests {
 128 of 1024 slots have lost the majority of their copies, about 12.5% of all keys are out of reach:
 copies left  slots  may be lost
 0 of 2           3  everything
-1 of 3         125  the latest writes, where no copy that is left had them yet
+1 of 3         124  the latest writes, where no copy that is left had them yet
+1 of 3           1  all writes of long: what is left was a copy 9 changes of members ago
 
 missing: 10.0.0.4:4000
 missing: 10.0.0.5:4000 (another node answers there, without its data)

@@ -277,7 +277,10 @@ impl ChordNode {
             Call::Holder(slot) => Some(Reply::Holder(inside.copies.view(slot).cloned())),
             Call::Info => self.info(now).map(|info| Reply::Info(Box::new(info))),
             Call::Survey(from) => Some(Reply::Survey(inside.copies.survey(from))),
-            Call::Recover(of) => Some(Reply::Recovering(self.recover_here(now, &of))),
+            Call::Recover(of) => {
+                self.recover_here(now, &of);
+                Some(Reply::Recovering)
+            }
         };
         if let Some(reply) = reply {
             self.reply(to, request, reply);

@@ -7,7 +7,7 @@ use crate::base::Contact;
 use crate::data::{Key, ListQuery, Outcome, Page, Slot};
 use crate::overlay::{RingMessage, Standing};
 use crate::replication::copies::{CopyMessage, Operation, Ran, Recovery};
-use crate::replication::survey::Surveyed;
+use crate::replication::survey::Said;
 use crate::replication::{SlotRun, View};
 
 /// A message between two nodes.
@@ -76,9 +76,9 @@ pub enum Reply {
     /// To [`Call::Info`].
     Info(Box<NodeInfo>),
     /// To [`Call::Survey`], of [`SURVEYED_AT_ONCE`](crate::replication::copies::SURVEYED_AT_ONCE) slots.
-    Survey(Vec<(SlotRun, Vec<Surveyed>)>),
-    /// To [`Call::Recover`]: with how many it begins.
-    Recovering(u32),
+    Survey(Vec<(SlotRun, Said)>),
+    /// To [`Call::Recover`]: it is about to.
+    Recovering,
 }
 
 /// A node, as it describes itself.

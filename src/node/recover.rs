@@ -3,23 +3,30 @@
 //!
 //! ```text
 //! ask every node about itself ──▶ ask every node for its views ──▶ report (dry run)
-//!                                            │ the missing are those named
-//!                                            ▼
-//!                                 tell the heirs ──▶ ask for views again, until no slot is left ──▶ report
+//!                                   ▲        │ twice the same, and the missing are those named
+//!                                   │        ▼
+//!                                   │   call those who are missing: nobody answers
+//!                                   │        ▼
+//!                                   └─── tell the heirs; until no slot is left: report
 //! ```
+//!
+//! Nodes are asked one after the other, so what they say is of different moments: a slot counts only once two rounds have
+//! said the same of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chord_node::ChordNode;
+use super::inside::Inside;
 use super::message::{Call, Reply};
 use super::report::{CopiesLeft, Missing, RecoverReport};
 use super::task::{Next, Wake};
-use super::walk::{WalkTask, json};
+use super::walk::{SILENCE, WalkTask, json};
 use crate::base::{Contact, Incarnation, Now, Span};
 use crate::data::{Failure, Slot, UserReply};
+use crate::replication::chain::is_majority;
 use crate::replication::copies::{Recovery, SURVEYED_AT_ONCE};
-use crate::replication::runs_of;
 use crate::replication::survey::{Case, Survey};
+use crate::replication::{View, runs_of};
 
 /// Such a request in progress.
 #[derive(Debug)]
@@ -28,7 +35,9 @@ pub(super) struct RecoverTask {
     lost: Option<BTreeSet<String>>,
     walk: WalkTask,
     step: Step,
-    // What was found first, once somebody was told to go on.
+    // What the round before has found.
+    before: Option<Vec<Case>>,
+    // What was to be done at first, once the heirs were told.
     begun: Option<RecoverReport>,
 }
 
@@ -36,23 +45,26 @@ pub(super) struct RecoverTask {
 enum Step {
     Walk,
     Survey { survey: Survey, open: BTreeMap<u64, (Contact, Slot)> },
+    // Those who are missing are called.
+    Try { open: BTreeMap<u64, Contact> },
     Tell { open: BTreeSet<u64> },
     // A while, before the views are asked for again.
     Pause,
 }
 
-/// Silence after which a node counts as unreachable.
-const SILENCE: Span = Span::secs(2);
-const SURVEY_AGAIN: Span = Span::millis(50);
+/// Between two rounds.
+const SURVEY_AGAIN: Span = Span::millis(200);
 /// Runs of slots in one message.
 const RUNS_AT_ONCE: usize = 512;
+/// Of the epochs that attempts are given, those that do not tell the time.
+const ATTEMPT_BITS: u32 = 10;
 /// How a report names the members of slots of which nobody knows a view any more.
 const UNKNOWN: &str = "unknown";
 
 impl RecoverTask {
     pub fn new(lost: Option<Vec<String>>) -> Self {
         let lost = lost.map(|lost| lost.into_iter().collect());
-        Self { lost, walk: WalkTask::default(), step: Step::Walk, begun: None }
+        Self { lost, walk: WalkTask::default(), step: Step::Walk, before: None, begun: None }
     }
 
     pub fn timed_out(&self) -> Failure {
@@ -90,6 +102,24 @@ impl ChordNode {
                 }
                 if open.is_empty() { self.surveyed(now, id, task) } else { Next::Pause(SILENCE) }
             }
+            Step::Try { open } => {
+                match wake {
+                    Wake::Reply { request, reply: Reply::Info(info), .. } => {
+                        let called = open.remove(&request);
+                        if called.is_some_and(|called| called.incarnation == info.contact.incarnation) {
+                            let text =
+                                format!("{} answers: it is not lost, only not in the ring yet", info.contact.addr);
+                            return Next::Done(UserReply::Failed(Failure::Conflict(text)));
+                        }
+                    }
+                    Wake::Reply { request, .. } | Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
+                        open.remove(&request);
+                    }
+                    Wake::Go => open.clear(),
+                    _ => {}
+                }
+                if open.is_empty() { self.tell_heirs(now, id, task) } else { Next::Pause(SILENCE) }
+            }
             Step::Tell { open } => {
                 match wake {
                     Wake::Reply { request, .. } | Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
@@ -98,13 +128,10 @@ impl ChordNode {
                     Wake::Go => open.clear(),
                     _ => {}
                 }
-                if open.is_empty() {
-                    task.step = Step::Pause;
-                    return Next::Pause(SURVEY_AGAIN);
-                }
-                Next::Pause(SILENCE)
+                if open.is_empty() { pause(task) } else { Next::Pause(SILENCE) }
             }
-            Step::Pause => self.survey(now, id, task),
+            Step::Pause if matches!(wake, Wake::Go) => self.survey(now, id, task),
+            Step::Pause => Next::Pause(SURVEY_AGAIN),
         }
     }
 
@@ -129,21 +156,26 @@ impl ChordNode {
         let Step::Survey { survey, .. } = &task.step else { return Next::Wait };
         let cases = survey.cases();
         let Some(inside) = &self.inside else { return Next::Wait };
+        let slots = inside.params.space.slots();
         let living: Vec<Contact> = task.walk.living().collect();
-        let report = report(inside.params.space.slots(), &cases, &living);
+        let Some(before) = task.before.replace(cases) else { return pause(task) };
+        let cases: Vec<Case> = task.before.iter().flatten().filter(|case| before.contains(case)).cloned().collect();
+        let report = report(slots, &cases, &living);
         let Some(lost) = &task.lost else { return Next::Done(json(&report)) };
-        if let Some(begun) = &task.begun {
-            // Whoever was told and has not begun had heard of something newer: the operator should look again.
-            let is_over = cases.is_empty();
-            let recovered = begun.unavailable - report.unavailable.min(begun.unavailable);
-            task.step = Step::Pause;
-            return if is_over { done(begun, recovered) } else { Next::Pause(SURVEY_AGAIN) };
+        if task.before.as_ref().is_some_and(Vec::is_empty) {
+            let done = task.begun.clone().unwrap_or(report);
+            return Next::Done(json(&RecoverReport { recovered: Some(done.unavailable), ..done }));
         }
         if cases.is_empty() {
-            return done(&report, 0);
+            return pause(task);
         }
-        if let Some(refusal) = refusal(lost, &report, task.walk.unreachable()) {
+        let is_begun = task.begun.is_some();
+        if let Some(refusal) = refusal(lost, is_begun, &cases, &report, task.walk.unreachable()) {
             return Next::Done(UserReply::Failed(Failure::Conflict(refusal)));
+        }
+        if is_begun {
+            task.before = Some(cases);
+            return self.tell_heirs(now, id, task);
         }
         let ring = task.walk.report(inside.overlay.me().id, &inside.params);
         if !ring.whole {
@@ -151,24 +183,31 @@ impl ChordNode {
                 "the nodes that are left are not one ring yet: ask again in some seconds (chordkv ring shows it)";
             return Next::Done(UserReply::Failed(Failure::Conflict(text.to_owned())));
         }
+        let missing: BTreeSet<Contact> = cases.iter().flat_map(|case| case.missing.iter()).copied().collect();
         task.begun = Some(report);
-        self.tell_heirs(now, id, task, &cases)
+        task.before = Some(cases);
+        let open: BTreeMap<u64, Contact> =
+            missing.into_iter().map(|contact| (self.call(id, contact, Call::Info), contact)).collect();
+        let nobody = open.is_empty();
+        task.step = Step::Try { open };
+        if nobody { self.tell_heirs(now, id, task) } else { Next::Pause(SILENCE) }
     }
 
-    fn tell_heirs(&mut self, now: Now, id: u64, task: &mut RecoverTask, cases: &[Case]) -> Next {
+    /// As often as there are slots left: whoever was told already goes on.
+    fn tell_heirs(&mut self, now: Now, id: u64, task: &mut RecoverTask) -> Next {
         let mut by_heir: BTreeMap<Contact, Vec<&Case>> = BTreeMap::new();
-        for case in cases {
+        for case in task.before.iter().flatten() {
             by_heir.entry(case.heir).or_default().push(case);
         }
         let me = self.inside.as_ref().map(|inside| inside.overlay.me());
+        // Later attempts lie above, and no two are the same.
+        let next = now.wall.0 << ATTEMPT_BITS | self.rng.below(1 << ATTEMPT_BITS);
         let mut open = BTreeSet::new();
         for (heir, cases) in by_heir {
             let what = cases.into_iter().map(|case| (case.slot, (case.epoch, case.of, &case.sources)));
-            let recovery = |(run, (epoch, of, sources)): (_, (_, _, &Vec<_>))| Recovery {
-                run,
-                epoch,
-                of,
-                sources: sources.clone(),
+            let recovery = |(run, (epoch, of, sources)): (_, (_, _, &Vec<_>))| {
+                let sources = sources.clone();
+                Recovery { run, epoch, of, sources, next }
             };
             let recoveries: Vec<Recovery> = runs_of(what).into_iter().map(recovery).collect();
             for some in recoveries.chunks(RUNS_AT_ONCE) {
@@ -179,20 +218,27 @@ impl ChordNode {
                 }
             }
         }
+        let is_told = open.is_empty();
         task.step = Step::Tell { open };
-        Next::Pause(SURVEY_AGAIN)
+        if is_told { pause(task) } else { Next::Pause(SILENCE) }
     }
 
-    /// Goes on with what is left of some slots. With how many it begins.
-    pub(super) fn recover_here(&mut self, now: Now, recoveries: &[Recovery]) -> u32 {
-        let Some(inside) = &mut self.inside else { return 0 };
-        let begun: usize = recoveries.iter().map(|recovery| inside.copies.recover(now.mono, recovery)).sum();
-        u32::try_from(begun).unwrap_or(u32::MAX)
+    /// Goes on with what is left of some slots; not with those that it serves together with others who answer.
+    pub(super) fn recover_here(&mut self, now: Now, recoveries: &[Recovery]) {
+        let Some(Inside { copies, overlay, .. }) = &mut self.inside else { return };
+        let may = |view: &View| {
+            let answering = view.members.iter().filter(|member| overlay.answers(member)).count();
+            !is_majority(answering, view)
+        };
+        for recovery in recoveries {
+            copies.recover(now.mono, recovery, &may);
+        }
     }
 }
 
-fn done(report: &RecoverReport, recovered: u32) -> Next {
-    Next::Done(json(&RecoverReport { recovered: Some(recovered), ..report.clone() }))
+fn pause(task: &mut RecoverTask) -> Next {
+    task.step = Step::Pause;
+    Next::Pause(SURVEY_AGAIN)
 }
 
 fn went_silent<'a>(contacts: impl Iterator<Item = &'a Contact>) -> UserReply {
@@ -203,10 +249,11 @@ fn went_silent<'a>(contacts: impl Iterator<Item = &'a Contact>) -> UserReply {
 
 fn report(slots: u32, cases: &[Case], living: &[Contact]) -> RecoverReport {
     let mut missing: BTreeMap<Incarnation, Contact> = BTreeMap::new();
-    let mut left: BTreeMap<(usize, usize), u32> = BTreeMap::new();
+    let mut left: BTreeMap<(usize, usize, u64), u32> = BTreeMap::new();
     for case in cases {
         missing.extend(case.missing.iter().map(|contact| (contact.incarnation, *contact)));
-        *left.entry((case.sources.len(), case.members)).or_default() += 1;
+        let behind = if case.sources.is_empty() { 0 } else { case.epoch - case.of };
+        *left.entry((case.sources.len(), case.members, behind)).or_default() += 1;
     }
     let mut missing: Vec<Missing> = missing.values().map(|contact| missing_node(contact, living)).collect();
     if cases.iter().any(|case| case.members == 0) {
@@ -217,7 +264,10 @@ fn report(slots: u32, cases: &[Case], living: &[Contact]) -> RecoverReport {
         slots,
         unavailable: u32::try_from(cases.len()).unwrap_or(u32::MAX),
         missing,
-        copies_left: left.into_iter().map(|((left, of), slots)| CopiesLeft { left, of, slots }).collect(),
+        copies_left: left
+            .into_iter()
+            .map(|((left, of, behind), slots)| CopiesLeft { left, of, behind, slots })
+            .collect(),
         recovered: None,
     }
 }
@@ -231,18 +281,25 @@ fn missing_node(contact: &Contact, living: &[Contact]) -> Missing {
 }
 
 /// Why the word of the operator does not fit what was found.
-fn refusal(lost: &BTreeSet<String>, report: &RecoverReport, silent: &[Contact]) -> Option<String> {
+fn refusal(
+    lost: &BTreeSet<String>,
+    is_begun: bool,
+    cases: &[Case],
+    report: &RecoverReport,
+    silent: &[Contact],
+) -> Option<String> {
     let missing: BTreeSet<String> = report.missing.iter().map(|node| node.addr.clone()).collect();
     let all = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
-    if missing != *lost {
-        let text =
-            format!("the nodes that are missing are {}, not {}: look at the dry run again", all(&missing), all(lost));
-        return Some(text);
+    if !missing.is_subset(lost) || !is_begun && missing != *lost {
+        let (missing, lost) = (all(&missing), all(lost));
+        return Some(format!("the nodes that are missing are {missing}, not {lost}: look at the dry run again"));
     }
-    let others: BTreeSet<String> = silent.iter().map(|contact| contact.addr.to_string()).collect();
-    let others: BTreeSet<String> = others.difference(lost).cloned().collect();
+    // Another node at the address of one that is lost may have something, too.
+    let known: BTreeSet<Incarnation> = cases.iter().flat_map(|case| &case.missing).map(|c| c.incarnation).collect();
+    let others = silent.iter().filter(|contact| !known.contains(&contact.incarnation)).map(|c| c.addr.to_string());
+    let others: BTreeSet<String> = others.collect();
     let text = |names: String| {
         format!("{names} does not answer, and may have copies: start it, or ask again when the ring has given it up")
     };
-    (!others.is_empty()).then(|| text(all(&others)))
+    (!is_begun && !others.is_empty()).then(|| text(all(&others)))
 }

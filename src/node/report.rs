@@ -179,8 +179,11 @@ pub struct Missing {
 pub struct CopiesLeft {
     /// So many.
     pub left: usize,
-    /// Of so many members.
+    /// Of so many members; 0: nobody knows any more of how many.
     pub of: usize,
+    /// So many changes of members ago they were copies of the slot last: what was written since is not in them.
+    #[serde(default)]
+    pub behind: u64,
     /// How many slots.
     pub slots: u32,
 }

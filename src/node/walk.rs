@@ -24,7 +24,7 @@ pub(super) struct WalkTask {
 /// Nodes asked at the same time.
 const ASKED_MAX: usize = 64;
 /// Silence after which a node counts as unreachable.
-const SILENCE: Span = Span::secs(2);
+pub(super) const SILENCE: Span = Span::secs(2);
 
 impl ChordNode {
     pub(super) fn run_walk(&mut self, now: Now, id: u64, walk: &mut WalkTask, wake: Wake) -> Next {
@@ -117,9 +117,9 @@ impl ChordNode {
 }
 
 impl WalkTask {
-    /// Who has answered.
+    /// Who has answered, and is in the ring.
     pub fn living(&self) -> impl Iterator<Item = Contact> {
-        self.infos.values().map(|info| info.contact)
+        self.infos.values().filter(|info| info.standing.is_member()).map(|info| info.contact)
     }
 
     /// Who was named and has not.

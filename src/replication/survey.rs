@@ -12,12 +12,22 @@ use crate::data::{KeySpace, Slot};
 /// What one node says of one of the views of a slot: the view, and whether its records are there.
 pub type Surveyed = (View, bool);
 
+/// What one node says of a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The views that it keeps something of, or has heard of.
+    pub views: Vec<Surveyed>,
+    /// It has dropped the slot when the view of this epoch was known; 0: it never had it.
+    pub over: u64,
+}
+
 /// What all living nodes have said.
 #[derive(Debug)]
 pub struct Survey {
     space: KeySpace,
     living: BTreeMap<Incarnation, Contact>,
     slots: BTreeMap<Slot, BTreeMap<u64, Epoch>>,
+    over: BTreeMap<Slot, u64>,
 }
 
 #[derive(Debug)]
@@ -32,11 +42,11 @@ struct Epoch {
 pub struct Case {
     /// Which.
     pub slot: Slot,
-    /// The newest epoch that anybody knows of it; 0: nobody knows of any.
+    /// The newest epoch that anybody knows of it, or has heard to be over; 0: nobody knows of any.
     pub epoch: u64,
-    /// How many members that view has.
+    /// How many members that view has; 0: nobody knows it any more.
     pub members: usize,
-    /// Members that would be needed and are not among the living.
+    /// Members of it, and of those before whose records may be needed, who are not among the living.
     pub missing: Vec<Contact>,
     /// The latest epoch whose records anybody has, and who has them; nobody: they are gone.
     pub of: u64,
@@ -50,14 +60,16 @@ impl Survey {
     /// Of the living, who must all be in it.
     pub fn new(space: KeySpace, living: impl IntoIterator<Item = Contact>) -> Self {
         let living = living.into_iter().map(|contact| (contact.incarnation, contact)).collect();
-        Self { space, living, slots: BTreeMap::new() }
+        Self { space, living, slots: BTreeMap::new(), over: BTreeMap::new() }
     }
 
     /// One of the living says this of some slots.
-    pub fn add(&mut self, who: Incarnation, said: Vec<(SlotRun, Vec<Surveyed>)>) {
-        for (run, views) in said {
+    pub fn add(&mut self, who: Incarnation, said: Vec<(SlotRun, Said)>) {
+        for (run, said) in said {
             for slot in run.slots(self.space) {
-                for (view, is_complete) in &views {
+                let over = self.over.entry(slot).or_default();
+                *over = said.over.max(*over);
+                for (view, is_complete) in &said.views {
                     let epochs = self.slots.entry(slot).or_default();
                     let new = || Epoch { members: view.members.clone(), complete: BTreeSet::new() };
                     let epoch = epochs.entry(view.epoch).or_insert_with(new);
@@ -76,12 +88,13 @@ impl Survey {
 
     fn case(&self, slot: Slot) -> Option<Case> {
         let owner = self.owner(self.space.last_id(slot))?;
-        let Some(epochs) = self.slots.get(&slot).filter(|epochs| !epochs.is_empty()) else {
-            let (missing, sources) = (Vec::new(), Vec::new());
-            return Some(Case { slot, epoch: 0, members: 0, missing, of: 0, sources, heir: owner });
-        };
-        let missing = self.missing(epochs)?;
-        let (epoch, newest) = epochs.last_key_value()?;
+        let over = self.over.get(&slot).copied().unwrap_or(0);
+        let none = BTreeMap::new();
+        let epochs = self.slots.get(&slot).unwrap_or(&none);
+        let newest = epochs.last_key_value().filter(|(epoch, _)| **epoch >= over);
+        if newest.is_some() && self.can_go_on(epochs) {
+            return None;
+        }
         let latest = epochs.iter().rev().find(|(_, epoch)| !epoch.complete.is_empty());
         let sources = latest.map(|(_, epoch)| {
             let has = |member: &&Contact| epoch.complete.contains(&member.incarnation);
@@ -94,34 +107,39 @@ impl Survey {
                 .collect()
         });
         let sources: Vec<Contact> = sources.unwrap_or_default();
+        let of = latest.map_or(0, |(of, _)| *of);
+        // Whoever was a member since then may have what nobody else has.
+        let members = epochs.range(of..).flat_map(|(_, epoch)| epoch.members.iter());
+        let missing: BTreeSet<Contact> =
+            members.filter(|member| !self.living.contains_key(&member.incarnation)).copied().collect();
+        if newest.is_some() && missing.is_empty() {
+            // A matter of time.
+            return None;
+        }
         Some(Case {
             slot,
-            epoch: *epoch,
-            members: newest.members.len(),
-            missing,
-            of: latest.map_or(0, |(of, _)| *of),
+            epoch: newest.map_or(over, |(epoch, _)| *epoch),
+            members: newest.map_or(0, |(_, newest)| newest.members.len()),
+            missing: missing.into_iter().collect(),
+            of,
             heir: sources.first().copied().unwrap_or(owner),
             sources,
         })
     }
 
-    /// Members without whom there is no way from records that a majority has to the newest view. `None`: there is one, or
-    /// it is a matter of time only.
-    fn missing(&self, epochs: &BTreeMap<u64, Epoch>) -> Option<Vec<Contact>> {
-        let is_missing = |member: &&Contact| !self.living.contains_key(&member.incarnation);
-        let mut missing = BTreeSet::new();
+    /// Whether there is a way from records that a majority has to the newest view.
+    fn can_go_on(&self, epochs: &BTreeMap<u64, Epoch>) -> bool {
         for (number, epoch) in epochs.iter().rev() {
             let view = View { epoch: *number, members: epoch.members.clone() };
-            missing.extend(view.members.iter().filter(is_missing).copied());
-            let living = view.members.iter().filter(|member| !is_missing(member)).count();
+            let living = view.members.iter().filter(|member| self.living.contains_key(&member.incarnation)).count();
             if !is_majority(living, &view) {
-                return Some(missing.into_iter().collect());
+                return false;
             }
             if is_majority(epoch.complete.len(), &view) {
-                return None;
+                return true;
             }
         }
-        (!missing.is_empty()).then(|| missing.into_iter().collect())
+        false
     }
 
     /// Whoever of the living comes first at or after an id.
@@ -145,16 +163,16 @@ mod tests {
     }
 
     // An epoch, its members, and whether its records are there.
-    type Said<'a> = (u64, &'a [u16], bool);
+    type Kept<'a> = (u64, &'a [u16], bool);
 
     /// One slot; each of the living with what it says of it. To the newest epoch, who is missing, of which epoch the
     /// records are, and the sources.
-    fn case(said: &[(u16, &[Said<'_>])]) -> Option<(u64, Vec<u16>, u64, Vec<u16>)> {
+    fn case(said: &[(u16, &[Kept<'_>])]) -> Option<(u64, Vec<u16>, u64, Vec<u16>)> {
         let space = KeySpace::new(Capacity::MAX, 0).unwrap();
         let mut survey = Survey::new(space, said.iter().map(|(n, _)| who(*n)));
         for (n, views) in said {
             let views = views.iter().map(|(epoch, members, complete)| (view(*epoch, members), *complete)).collect();
-            survey.add(who(*n).incarnation, vec![(SlotRun { first: Slot(0), count: 1 }, views)]);
+            survey.add(who(*n).incarnation, vec![(SlotRun { first: Slot(0), count: 1 }, Said { views, over: 0 })]);
         }
         let ports = |contacts: &[Contact]| {
             let mut ports: Vec<u16> = contacts.iter().map(|contact| contact.addr.port()).collect();

@@ -285,7 +285,7 @@ impl Reader<'_> {
             From::Info(info) => Reply::Info(Box::new(self.info(info)?)),
             From::Ran(ran) => Reply::Ran(self.ran(ran)?),
             From::Surveyed(of) => Reply::Survey(self.survey(of)?),
-            From::Recovering(of) => Reply::Recovering(of.begun),
+            From::Recovering(pb::RecoverReply {}) => Reply::Recovering,
         })
     }
 

@@ -271,7 +271,7 @@ fn reply_pb(reply: &Reply) -> pb::reply::Reply {
         Reply::Info(info) => To::Info(info_pb(info)),
         Reply::Ran(of) => To::Ran(ran(of)),
         Reply::Survey(of) => To::Surveyed(survey_pb(of)),
-        Reply::Recovering(begun) => To::Recovering(pb::RecoverReply { begun: *begun }),
+        Reply::Recovering => To::Recovering(pb::RecoverReply {}),
     }
 }
 

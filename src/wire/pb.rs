@@ -825,6 +825,9 @@ pub struct Surveyed {
     pub run: ::core::option::Option<SlotRun>,
     #[prost(message, repeated, tag = "2")]
     pub views: ::prost::alloc::vec::Vec<SurveyedView>,
+    /// It has dropped the slots when the view of this epoch was known.
+    #[prost(uint64, tag = "3")]
+    pub over: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SurveyedView {
@@ -852,13 +855,12 @@ pub struct Recovery {
     pub of: u64,
     #[prost(message, repeated, tag = "4")]
     pub sources: ::prost::alloc::vec::Vec<Contact>,
+    /// Of the view to come.
+    #[prost(uint64, tag = "5")]
+    pub next: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RecoverReply {
-    /// Slots that it begins with.
-    #[prost(uint32, tag = "1")]
-    pub begun: u32,
-}
+pub struct RecoverReply {}
 /// Of any copy, old or new.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeekCall {

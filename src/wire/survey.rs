@@ -6,15 +6,14 @@ use super::pb;
 use crate::replication::SlotRun;
 use crate::replication::chain::MEMBERS_MAX;
 use crate::replication::copies::Recovery;
-use crate::replication::survey::Surveyed;
+use crate::replication::survey::{Said, Surveyed};
 
-type Said = Vec<(SlotRun, Vec<Surveyed>)>;
-
-pub(super) fn survey_pb(said: &[(SlotRun, Vec<Surveyed>)]) -> pb::SurveyReply {
+pub(super) fn survey_pb(said: &[(SlotRun, Said)]) -> pb::SurveyReply {
     let surveyed = |(of, complete): &Surveyed| pb::SurveyedView { view: Some(view(of)), complete: *complete };
-    let entry = |(of, views): &(SlotRun, Vec<Surveyed>)| pb::Surveyed {
+    let entry = |(of, said): &(SlotRun, Said)| pb::Surveyed {
         run: Some(run(*of)),
-        views: views.iter().map(surveyed).collect(),
+        views: said.views.iter().map(surveyed).collect(),
+        over: said.over,
     };
     pb::SurveyReply { surveyed: said.iter().map(entry).collect() }
 }
@@ -25,12 +24,13 @@ pub(super) fn recover_pb(recoveries: &[Recovery]) -> pb::RecoverCall {
         epoch: of.epoch,
         of: of.of,
         sources: contacts(&of.sources),
+        next: of.next,
     };
     pb::RecoverCall { recoveries: recoveries.iter().map(entry).collect() }
 }
 
 impl Reader<'_> {
-    pub(super) fn survey(&mut self, reply: pb::SurveyReply) -> Decoded<Said> {
+    pub(super) fn survey(&mut self, reply: pb::SurveyReply) -> Decoded<Vec<(SlotRun, Said)>> {
         let mut said = Vec::with_capacity(reply.surveyed.len());
         for of in reply.surveyed {
             let mut views = Vec::with_capacity(of.views.len());
@@ -38,7 +38,7 @@ impl Reader<'_> {
                 let view = self.view(surveyed.view.ok_or(WireError::Missing("the view"))?)?;
                 views.push((view, surveyed.complete));
             }
-            said.push((run_of(of.run)?, views));
+            said.push((run_of(of.run)?, Said { views, over: of.over }));
         }
         Ok(said)
     }
@@ -49,7 +49,7 @@ impl Reader<'_> {
             if sources.len() > MEMBERS_MAX {
                 return Err(WireError::TooLarge("a list of contacts"));
             }
-            Ok(Recovery { run: run_of(of.run)?, epoch: of.epoch, of: of.of, sources })
+            Ok(Recovery { run: run_of(of.run)?, epoch: of.epoch, of: of.of, sources, next: of.next })
         };
         call.recoveries.into_iter().map(recovery).collect()
     }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::limits::VALUE_BYTES_LIMIT;
 use crate::replication::copies::{Ran, Recovery};
+use crate::replication::survey::Said;
 use crate::wire::copies::samples;
 use crate::wire::{FrameDecoder, Packet, RefusalCode, encode};
 
@@ -110,7 +111,7 @@ fn call_samples() -> Vec<(&'static str, Call)> {
     let never = Condition { if_match: Some(Tag::Of(vec![])), if_none_match: None };
     let put = Put { value: Arc::from(*b"v"), content_type: None, ttl_ms: Some(30_000), condition };
     let operate = |command| samples::call(command);
-    let recovery = Recovery { run: run(3, 2), epoch: 7, of: 6, sources: vec![contact(1)] };
+    let recovery = Recovery { run: run(3, 2), epoch: 7, of: 6, sources: vec![contact(1)], next: 8 };
     vec![
         ("call.get", operate(Command::Get)),
         ("call.put", operate(Command::Put(put))),
@@ -160,8 +161,8 @@ fn reply_samples() -> Vec<(&'static str, Reply)> {
         ("reply.peeked.nothing", Reply::Peeked(None)),
         ("reply.holder", Reply::Holder(None)),
         ("reply.info", Reply::Info(Box::new(info))),
-        ("reply.surveyed", Reply::Survey(vec![(run(0, 4), vec![(view(), true)])])),
-        ("reply.recovering", Reply::Recovering(4)),
+        ("reply.surveyed", Reply::Survey(vec![(run(0, 4), Said { views: vec![(view(), true)], over: 3 })])),
+        ("reply.recovering", Reply::Recovering),
     ]
 }
 

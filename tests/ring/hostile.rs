@@ -386,7 +386,7 @@ fn calls() -> Vec<Call> {
     let condition = Condition { if_match: Some(Tag::Any), if_none_match: Some(Tag::Of(vec![])) };
     let put = Put { value: Arc::from(*b"v"), content_type: None, ttl_ms: Some(u64::MAX), condition };
     let run = SlotRun { first: Slot(u32::MAX), count: u32::MAX };
-    let nowhere = Recovery { run, epoch: u64::MAX, of: 0, sources: vec![] };
+    let nowhere = Recovery { run, epoch: u64::MAX, of: 0, sources: vec![], next: u64::MAX };
     vec![
         kv(Command::Get),
         kv(Command::Put(put)),
@@ -433,7 +433,7 @@ fn replies(own: SocketAddr) -> Vec<Reply> {
         Reply::List { served: vec![(run, u64::MAX)], page: Page { items: vec![item], more: true } },
         Reply::Holder(None),
         Reply::Survey(vec![]),
-        Reply::Recovering(u32::MAX),
+        Reply::Recovering,
         Reply::Info(Box::new(info)),
     ]
 }

@@ -1,9 +1,10 @@
 //! Whole nodes that keep several copies of each key.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use chordkv::base::Span;
-use chordkv::data::{Command, Condition, Failure, Key, Outcome, UserReply, UserRequest};
+use chordkv::data::{Command, Condition, Failure, Key, Outcome, Put, UserReply, UserRequest};
 use chordkv::node::Wishes;
 use chordkv::node::report::RecoverReport;
 use chordkv::sim::clients::Clients;
@@ -355,5 +356,52 @@ fn majority_lost_and_survivors_differ() {
         rest(&mut world, Span::secs(30));
         read_all(&mut world, &mut clients, behind);
         assert!(before.writes > 100 && clients.tally.reads_failed == before.reads_failed, "{:?}", clients.tally);
+    });
+}
+
+/// The survivor has missed what was written last. Those who have it come back after the ring went on without it: what users
+/// saw meanwhile stays true.
+#[test]
+fn what_was_given_up_does_not_come_to_light_again() {
+    for_seeds("what_was_given_up_does_not_come_to_light_again", 20, |seed| {
+        let mut world = world(seed, Span::millis(1), true);
+        let hosts = grow(&mut world, 3);
+        rest(&mut world, Span::secs(30));
+        let keys: Vec<Key> = (0..20).map(|n| Key::new(format!("key {n}").into_bytes()).expect("a key")).collect();
+        let put = |world: &mut World, host: HostId, text: &str| {
+            for key in &keys {
+                let value = Arc::from(text.as_bytes());
+                let put = Put { value, content_type: None, ttl_ms: None, condition: Condition::default() };
+                let reply = answer(world, host, UserRequest::Kv { key: key.clone(), command: Command::Put(put) });
+                assert!(matches!(reply, UserReply::Kv(_)), "{reply:?}");
+            }
+        };
+        let is_everywhere = |world: &mut World, host: HostId, text: &str| {
+            for key in &keys {
+                match answer(world, host, UserRequest::Kv { key: key.clone(), command: Command::Get }) {
+                    UserReply::Kv(Outcome::Found(record)) => assert_eq!(&*record.value, text.as_bytes(), "{key:?}"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        put(&mut world, hosts[0], "old");
+        world.run_for(Span::secs(2));
+        let survivor = hosts[world.rng().index(3)];
+        let others: Vec<HostId> = hosts.iter().copied().filter(|host| *host != survivor).collect();
+        world.put_on_side(survivor, 1);
+        put(&mut world, others[0], "new");
+        for host in &others {
+            world.crash(*host);
+        }
+        world.heal();
+        world.run_for(Span::secs(60));
+        let (slots, missing, _) = recover(&mut world, survivor, None).expect("a dry run");
+        assert_eq!(recover(&mut world, survivor, Some(missing.clone())), Ok((slots, missing, 0)));
+        is_everywhere(&mut world, survivor, "old");
+        for host in &others {
+            world.restart_remembering(*host, &[survivor]);
+        }
+        rest(&mut world, Span::secs(60));
+        is_everywhere(&mut world, others[0], "old");
     });
 }

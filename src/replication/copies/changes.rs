@@ -241,7 +241,7 @@ impl Copies {
         // What is begun goes on, unless something newer is to be had or nobody gives anything.
         let mut pair = 0;
         if let Some(fetching) = held.fetching.as_ref().filter(|fetching| fetching.newest == *newest) {
-            if fetching.tries < TRIES_MAX {
+            if fetching.tries < TRIES_MAX || fetching.needs_all {
                 return;
             }
             let at = wanted.iter().position(|(view, _)| *view == fetching.view);
@@ -322,14 +322,22 @@ impl Copies {
             return;
         }
         if served.is_some() && held.chain.served().is_none() {
-            (held.leads, held.idle_since) = (None, Some(now));
-            held.lost.clear();
+            held.idle_since = Some(now);
             self.write_down(vec![slot]);
-            self.end_operations(now, slot);
+            self.freeze(now, slot);
         }
         let (after, unless) = (wanted.after.clone(), wanted.digest);
         let work = Work::Scan { slot, after, budget_bytes: CHUNK_BYTES, unless };
         self.store_and(work, Awaited::Scanned { to: from, slot, epoch, serial: wanted.serial });
+    }
+
+    /// A slot is served no more.
+    pub(super) fn freeze(&mut self, now: Time, slot: Slot) {
+        if let Some(held) = self.held.get_mut(&slot) {
+            held.leads = None;
+            held.lost.clear();
+        }
+        self.end_operations(now, slot);
     }
 
     pub(super) fn on_part(&mut self, from: Contact, slot: Slot, (epoch, serial): (u64, u64), part: Part) {
@@ -418,7 +426,7 @@ impl Copies {
         let (view, is_new, is_forced) = (fetching.view.clone(), !fetching.of.has(me), fetching.needs_all);
         held.fetching = None;
         if is_forced {
-            self.is_recovered(slot);
+            self.finish_recovery(now, slot);
         }
         let Some(held) = self.held.get_mut(&slot) else { return false };
         held.chain.complete(view.epoch);
@@ -553,7 +561,8 @@ impl Copies {
         let idle_for = self.patience(IDLE_FOR);
         let Some(held) = self.held.get_mut(&slot) else { return true };
         let newest = held.chain.newest().cloned();
-        let stuck = newest.filter(|view| view.has(me) && held.chain.has_records(view.epoch));
+        let is_stuck = |view: &View| view.has(me) && held.chain.has_records(view.epoch) && held.recovering.is_none();
+        let stuck = newest.filter(is_stuck);
         match stuck.filter(|_| held.chain.served().is_none()) {
             Some(view) => {
                 let since = *held.idle_since.get_or_insert(now);
@@ -571,7 +580,8 @@ impl Copies {
     fn repeat_fetch(&mut self, slot: Slot) {
         let me = self.me.incarnation;
         let fetching = self.held.get(&slot).and_then(|held| held.fetching.as_ref());
-        if fetching.is_some_and(|fetching| fetching.is_source && !fetching.done.contains_key(&me)) {
+        // What is being summed up is waited for.
+        if fetching.is_some_and(|f| f.is_source && !f.done.contains_key(&me) && f.sum_ticket == 0) {
             self.sum_up(slot);
         }
         self.ask_sources(slot, true);

@@ -130,6 +130,8 @@ impl Copies {
             }
             return;
         };
+        // Where the store could not, it is asked again.
+        fetching.sum_ticket = 0;
         if let Some((digest, damaged)) = summed {
             fetching.digest = Some(digest);
             fetching.damaged = damaged.iter().map(|key| (key.clone(), None)).collect();

@@ -30,7 +30,7 @@ use self::operations::{Operations, voted};
 pub(crate) use self::phases::PHASES;
 use self::placing::Placing;
 pub use self::placing::Settled;
-use self::recover::Recovering;
+use self::recover::{Recovering, Waiting};
 pub use self::recover::{Recovery, SURVEYED_AT_ONCE};
 use super::chain::{Chain, MEMBERS_MAX};
 use super::runs::{SlotRun, runs_of};
@@ -136,6 +136,7 @@ pub struct Copies {
     placing: Placing,
     invited: BTreeMap<Slot, Invited>,
     damage: Damage,
+    recoveries: Waiting,
     // To a peer, usually: what waits for answers waits by so much longer.
     round_trip: Span,
     timers: Timers<Timer>,
@@ -185,6 +186,7 @@ impl Copies {
             placing: Placing::default(),
             invited: BTreeMap::new(),
             damage: Damage::default(),
+            recoveries: Waiting::default(),
             round_trip: Span::ZERO,
             timers: Timers::new(),
             effects: VecDeque::new(),
@@ -464,6 +466,7 @@ impl Copies {
         }
         let Some(newest) = views.last() else { return };
         self.views.learn(slot, newest.clone());
+        self.give_up_forced(slot, views);
         let me = self.me.incarnation;
         let over = self.over.get(&slot).copied().unwrap_or(0);
         if !self.held.contains_key(&slot) && views.iter().any(|view| view.epoch > over && view.has(me)) {

@@ -55,7 +55,7 @@ pub struct Settled {
 }
 
 /// Changes of view that one node begins at a time.
-const MOVES_MAX: usize = 32;
+pub(super) const MOVES_MAX: usize = 32;
 /// So many times that where round trips take so many times as long as this.
 const MOVES_MORE: usize = 4;
 const SLOW: Span = Span::millis(100);
@@ -136,7 +136,8 @@ impl Copies {
             }
         }
         self.mend_damage(now, around);
-        self.placing.settled.changing += self.damaged();
+        self.recover_more(now);
+        self.placing.settled.changing += self.damaged() + self.to_recover();
         let moving = self.held.values().filter(|held| held.election.is_some() || held.inviting.is_some()).count();
         // Each takes some round trips.
         let slow = usize::try_from(around.round_trip.0 / SLOW.0).unwrap_or(usize::MAX);
