@@ -64,7 +64,7 @@ fn chunk() -> Packet {
         slot,
         epoch,
         serial,
-        part: Part { entries, damaged: Vec::new(), next },
+        part: Part { entries, damaged: Vec::new(), next, evicted: None, same: false },
     })))
 }
 

@@ -35,6 +35,7 @@ pub fn conform<S: Store>(seed: u64, mut make: impl FnMut(KeySpace) -> S) {
     same_scans(&store, &model, space).expect("a store without faults");
     same_pages(&store, &model, space, &mut rng).expect("a store without faults");
     same_rows(&mut store).expect("a store without faults");
+    same_evicted(&mut store).expect("a store without faults");
 }
 
 fn place(space: KeySpace, key: &[u8]) -> Place {
@@ -177,6 +178,18 @@ fn same_rows<S: Store>(store: &mut S) -> Result<(), Trouble> {
         store.keep(Slot(slot), row.map(str::to_owned))?;
     }
     assert_eq!(store.kept()?, [(Slot(2), "two".to_owned()), (Slot(3), "3".to_owned())]);
+    Ok(())
+}
+
+/// Kept of each slot, until it is cleared.
+fn same_evicted<S: Store>(store: &mut S) -> Result<(), Trouble> {
+    assert_eq!(store.evicted(Slot(1))?, None);
+    for (slot, at) in [(1, 7), (2, 8), (1, 9)] {
+        store.set_evicted(Slot(slot), Wall(at))?;
+    }
+    assert_eq!([0, 1, 2].map(|slot| store.evicted(Slot(slot))), [Ok(None), Ok(Some(Wall(9))), Ok(Some(Wall(8)))]);
+    store.clear(Slot(1))?;
+    assert_eq!([1, 2].map(|slot| store.evicted(Slot(slot))), [Ok(None), Ok(Some(Wall(8)))]);
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! functions too: HTTP parts to a [`UserRequest`], a [`UserReply`] to HTTP parts ([`http`]). Who holds a key, and how
 //! a request reaches it, is not known here.
 
+pub mod collect;
 pub mod command;
 pub mod conformance;
 pub mod http;

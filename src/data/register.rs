@@ -112,6 +112,14 @@ impl Register {
         self.accepted
     }
 
+    /// The ballot of a removal, if nothing else is here: no record, no doubt of what was there, and no promise of the view of
+    /// this epoch.
+    pub fn tombstone(&self, epoch: u64) -> Option<Ballot> {
+        let is_free = self.promised.is_none_or(|promised| promised.epoch < epoch);
+        let accepted = self.accepted.as_ref().filter(|_| is_free)?;
+        (accepted.state.record.is_none() && !accepted.state.doubtful).then_some(accepted.ballot)
+    }
+
     /// The least that a ballot must be to be accepted.
     pub fn floor(&self, grant: Ballot) -> Ballot {
         let accepted = self.accepted.as_ref().map(|accepted| accepted.ballot);
@@ -170,6 +178,11 @@ impl Register {
 }
 
 impl State {
+    /// There is nothing, and operations that were asked for until then may have been carried out and be forgotten.
+    pub fn forgotten(evicted: Wall) -> Self {
+        Self { recent: Recent::new(Vec::new(), Some(evicted)), ..Self::default() }
+    }
+
     /// How an operation ended that this state remembers.
     pub fn outcome_of(&self, id: OpId) -> Option<&Outcome> {
         self.recent.find(id)
@@ -190,6 +203,11 @@ impl Recent {
     /// Of those that are remembered no more, when the latest was asked.
     pub fn evicted(&self) -> Option<Wall> {
         self.evicted
+    }
+
+    /// When the latest of all was asked that are remembered or forgotten here.
+    pub fn latest(&self) -> Option<Wall> {
+        self.ended.iter().map(|(id, _)| id.issued).chain(self.evicted).max()
     }
 
     /// How an operation ended that was carried out before.

@@ -83,6 +83,10 @@ pub trait Store {
     fn list(&self, query: &ListQuery, now: Wall, keep: &dyn Fn(Slot) -> bool) -> Result<Page, Trouble>;
     /// Forgets all that is in `slot`.
     fn clear(&mut self, slot: Slot) -> Result<(), Trouble>;
+    /// Of removals in `slot` that are forgotten, when the latest of their operations was asked for.
+    fn evicted(&self, slot: Slot) -> Result<Option<Wall>, Trouble>;
+    /// Keeps that, until the slot is cleared.
+    fn set_evicted(&mut self, slot: Slot, at: Wall) -> Result<(), Trouble>;
     /// What is in the store.
     fn usage(&self) -> Usage;
     /// Only removals are taken.
@@ -109,6 +113,7 @@ pub struct MemoryStore {
     by_expiry: BTreeSet<(Wall, Place)>,
     usage: Usage,
     kept: BTreeMap<Slot, String>,
+    evicted: BTreeMap<Slot, Wall>,
     bytes_max: Option<u64>,
     refused: bool,
 }
@@ -123,6 +128,7 @@ impl MemoryStore {
             by_expiry: BTreeSet::new(),
             usage: Usage::default(),
             kept: BTreeMap::new(),
+            evicted: BTreeMap::new(),
             bytes_max: None,
             refused: false,
         }
@@ -132,6 +138,11 @@ impl MemoryStore {
     pub fn with_bytes_max(mut self, bytes_max: Option<u64>) -> Self {
         self.bytes_max = bytes_max;
         self
+    }
+
+    /// How many keys it says something of, removed ones too.
+    pub fn rows(&self) -> usize {
+        self.registers.len()
     }
 
     fn first_place(slot: Slot) -> Bound<Place> {
@@ -263,6 +274,16 @@ impl Store for MemoryStore {
         for place in &places {
             self.take(place);
         }
+        self.evicted.remove(&slot);
+        Ok(())
+    }
+
+    fn evicted(&self, slot: Slot) -> Result<Option<Wall>, Trouble> {
+        Ok(self.evicted.get(&slot).copied())
+    }
+
+    fn set_evicted(&mut self, slot: Slot, at: Wall) -> Result<(), Trouble> {
+        self.evicted.insert(slot, at);
         Ok(())
     }
 

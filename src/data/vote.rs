@@ -48,8 +48,9 @@ pub enum Ask {
 pub enum Answer {
     /// To a peek.
     Told(Option<Accepted>),
-    /// It promises, and has accepted this so far.
-    Promised(Option<Accepted>),
+    /// It promises, and has accepted this so far. Where that is nothing: of removals in the slot that are forgotten, when the
+    /// latest of their operations was asked for.
+    Promised(Option<Accepted>, Option<Wall>),
     /// It has accepted.
     Accepted,
     /// It has accepted this, which others are to be asked to accept; the user may be told once a majority has.
@@ -66,7 +67,9 @@ impl Vote {
     /// Asks.
     pub(super) fn carry_out(self, store: &mut impl Store) -> Result<Answer, Trouble> {
         let mut register = store.register(&self.place)?.unwrap_or_default();
-        let (answer, is_changed) = answer(&mut register, self.grant, self.ask);
+        let is_empty = register.accepted().is_none();
+        let evicted = if is_empty { store.evicted(self.place.slot)? } else { None };
+        let (answer, is_changed) = answer(&mut register, evicted, self.grant, self.ask);
         if is_changed {
             store.set(self.place, register)?;
         }
@@ -86,11 +89,11 @@ impl Vote {
     }
 }
 
-fn answer(register: &mut Register, grant: Ballot, ask: Ask) -> (Answer, bool) {
+fn answer(register: &mut Register, evicted: Option<Wall>, grant: Ballot, ask: Ask) -> (Answer, bool) {
     match ask {
         Ask::Peek => (Answer::Told(register.accepted().cloned()), false),
         Ask::Prepare(ballot) => match register.prepare(grant, ballot) {
-            Ok(accepted) => (Answer::Promised(accepted.cloned()), true),
+            Ok(accepted) => (Answer::Promised(accepted.cloned(), evicted), true),
             Err(promised) => (Answer::Refused(promised), false),
         },
         Ask::Accept(ballot, state) => match register.accept(grant, ballot, state) {
@@ -102,7 +105,8 @@ fn answer(register: &mut Register, grant: Ballot, ask: Ask) -> (Answer, bool) {
             if ballot <= floor || !register.is_led_by(ballot) {
                 return (Answer::Refused(floor), false);
             }
-            let state = register.accepted().map(|accepted| &accepted.state);
+            let forgotten = evicted.map(State::forgotten);
+            let state = register.accepted().map(|accepted| &accepted.state).or(forgotten.as_ref());
             let Operated { state, outcome } = match operate(state, (id, &command), again, ballot, now) {
                 Ok(operated) => operated,
                 Err(Refusal::Forgotten) => return (Answer::Forgotten, false),
@@ -161,7 +165,7 @@ mod tests {
         assert_eq!(asked(lead(first, 2, "b")), Answer::Refused(first), "each ballot once");
         let other = Ballot { epoch: 4, round: 1, node: Incarnation(2), n: 0 };
         let accepted = Accepted { ballot: first, copied: false, state: state.clone() };
-        assert_eq!(asked(Ask::Prepare(other)), Answer::Promised(Some(accepted.clone())));
+        assert_eq!(asked(Ask::Prepare(other)), Answer::Promised(Some(accepted.clone()), None));
         assert_eq!(asked(Ask::Peek), Answer::Told(Some(accepted)));
         assert_eq!(asked(lead(Ballot { n: 2, ..word }, 3, "c")), Answer::Refused(other));
         assert_eq!(asked(Ask::Accept(other, state)), Answer::Accepted);
@@ -169,7 +173,7 @@ mod tests {
         let later = Ballot { epoch: 4, round: 2, node: Incarnation(1), n: 1 };
         assert_eq!(asked(lead(later, 4, "d")), Answer::Refused(other));
         let won = Ballot { n: 0, ..later };
-        assert!(matches!(asked(Ask::Prepare(won)), Answer::Promised(Some(_))));
+        assert!(matches!(asked(Ask::Prepare(won)), Answer::Promised(Some(_), None)));
         assert_eq!(asked(lead(later, 4, "d")), Answer::Refused(won), "what it proposed is not here");
         assert_eq!(asked(Ask::Accept(won, State::default())), Answer::Accepted);
         assert!(matches!(asked(lead(later, 4, "d")), Answer::Led(_, Outcome::Created(_))));

@@ -3,9 +3,10 @@
 //! The order is that of asking, and each is carried out in full or not at all. What changes something is answered once
 //! the change is as safe as the store makes it; what only reads may be answered before what was asked earlier.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::collect::{self, Tombstones};
 use super::key::{Key, Place, Slot, SlotSet};
 use super::register::{Accepted, Ballot, Register};
 use super::store::{Cursor, Store, Trouble, Usage};
@@ -50,6 +51,35 @@ pub enum Work {
         slot: Slot,
         /// Keys and what was accepted there.
         entries: Vec<(Key, Accepted)>,
+        /// Of removals there that are forgotten, when the latest of their operations was asked for.
+        evicted: Option<Wall>,
+    },
+    /// Looks for removals of views before this epoch that may be forgotten. Answered by [`Done::Tombstones`].
+    Tombstones {
+        /// The slot.
+        slot: Slot,
+        /// The epoch.
+        epoch: u64,
+        /// Their operations were asked for before.
+        before: Wall,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Which of these removals are here, and nothing else under those keys? Answered by [`Done::Held`].
+    Hold {
+        /// Of the present view.
+        epoch: u64,
+        /// Keys and removals.
+        keys: Vec<(Key, Ballot)>,
+    },
+    /// Forgets these removals where they are still here. Answered by [`Done::Dropped`].
+    Drop {
+        /// The slot.
+        slot: Slot,
+        /// Of the present view.
+        epoch: u64,
+        /// Keys and removals.
+        keys: Vec<(Key, Ballot)>,
     },
     /// Ends the copying of what the members of the view of this epoch had accepted: puts what is known now where nothing
     /// could be read, and marks what may not be the latest. Answered by [`Done::Changed`].
@@ -62,6 +92,9 @@ pub enum Work {
         damaged: BTreeMap<Key, Option<Accepted>>,
         /// What is to be marked.
         doubtful: Vec<Key>,
+        /// All that they have: what else is here is of an earlier time, and was removed and forgotten since. `None`: nothing
+        /// else is here.
+        all: Option<BTreeSet<Key>>,
     },
     /// Forgets all records of some slots. Answered by [`Done::Changed`].
     Clear(Vec<Slot>),
@@ -110,7 +143,17 @@ pub enum Done {
         damaged: Vec<Key>,
         /// Where the scan goes on; `None` at its end.
         next: Option<Cursor>,
+        /// Of removals in the slot that are forgotten, when the latest of their operations was asked for.
+        evicted: Option<Wall>,
+        /// It is what whoever asks has, and was left out.
+        same: bool,
     },
+    /// Removals in a slot.
+    Tombstones(Tombstones),
+    /// These keys hold what they should.
+    Held(Vec<Key>),
+    /// So many removals were forgotten.
+    Dropped(usize),
     /// What a slot sums up to.
     Summed {
         /// Of what can be read.
@@ -174,22 +217,44 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             Done::Summed { digest, damaged }
         }
         Work::Scan { slot, unless: Some(unless), .. } if digest(slot, store)? == (unless, Vec::new()) => {
-            Done::Scanned { entries: Vec::new(), damaged: Vec::new(), next: None }
+            Done::Scanned {
+                entries: Vec::new(),
+                damaged: Vec::new(),
+                next: None,
+                evicted: store.evicted(slot)?,
+                same: true,
+            }
         }
         Work::Scan { slot, after, budget_bytes, .. } => {
             let chunk = store.scan(slot, after.as_ref(), budget_bytes)?;
             let accepted = |(key, register): (Key, Register)| Some((key, register.into_accepted()?));
             let entries = chunk.entries.into_iter().filter_map(accepted).collect();
-            Done::Scanned { entries, damaged: chunk.damaged, next: chunk.next }
+            Done::Scanned {
+                entries,
+                damaged: chunk.damaged,
+                next: chunk.next,
+                evicted: store.evicted(slot)?,
+                same: false,
+            }
         }
-        Work::Copy { slot, entries } => {
+        Work::Copy { slot, entries, evicted } => {
             copy(slot, entries.into_iter(), store)?;
+            collect::evict(slot, evicted, store)?;
             Done::Changed
         }
-        Work::Mend { slot, epoch, damaged, doubtful } => {
+        Work::Tombstones { slot, epoch, before, limit } => {
+            Done::Tombstones(collect::tombstones(slot, epoch, before, limit, store)?)
+        }
+        Work::Hold { epoch, keys } => Done::Held(collect::holds(epoch, keys, store)?),
+        Work::Drop { slot, epoch, keys } => Done::Dropped(collect::drop_all(slot, epoch, keys, store)?),
+        Work::Mend { slot, epoch, damaged, doubtful, all } => {
             let keys: Vec<Key> = damaged.keys().cloned().collect();
             store.sweep(slot, &keys)?;
             copy(slot, damaged.into_iter().filter_map(|(key, theirs)| Some((key, theirs?))), store)?;
+            if let Some(mut all) = all {
+                all.extend(keys);
+                collect::retain(slot, &all, store)?;
+            }
             doubt(epoch, doubtful, store)?;
             Done::Changed
         }

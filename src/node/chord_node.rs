@@ -197,7 +197,7 @@ impl ChordNode {
         self.look_at_clocks(now);
         if let Some(inside) = &mut self.inside {
             inside.overlay.handle_timeout(now.mono);
-            inside.copies.handle_timeout(now.mono);
+            inside.copies.handle_timeout(now);
         }
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {

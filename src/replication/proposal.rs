@@ -49,7 +49,7 @@ pub struct Proposal {
 #[derive(Clone, Debug)]
 enum Stage {
     Reading(BTreeMap<Incarnation, Option<Accepted>>),
-    Preparing(Ballot, BTreeMap<Incarnation, Option<Accepted>>),
+    Preparing(Ballot, BTreeMap<Incarnation, (Option<Accepted>, Option<Wall>)>),
     Accepting(Ballot, Outcome, Vec<Incarnation>),
     Ended,
 }
@@ -77,7 +77,7 @@ impl Proposal {
     pub fn lead(&mut self, ballot: Ballot, own: Option<&State>) -> Next {
         // Promises of an earlier try say nothing about what is here.
         self.stage = Stage::Ended;
-        self.propose(ballot, own)
+        self.propose(ballot, own, None)
     }
 
     /// The same where this member's own register has carried it out, which the others are to accept.
@@ -130,24 +130,33 @@ impl Proposal {
         Next::Outdone(grant_of(&self.view))
     }
 
-    /// A member promised, and told what it had accepted.
-    pub fn promised(&mut self, from: Incarnation, of: Ballot, accepted: Option<Accepted>) -> Next {
+    /// A member promised, and told what it had accepted; where that is nothing, up to when operations may have been carried
+    /// out there and be forgotten.
+    pub fn promised(
+        &mut self,
+        from: Incarnation,
+        of: Ballot,
+        accepted: Option<Accepted>,
+        evicted: Option<Wall>,
+    ) -> Next {
         let Stage::Preparing(ballot, promises) = &mut self.stage else { return Next::Wait };
         if of != *ballot || !self.view.has(from) {
             return Next::Wait;
         }
-        promises.insert(from, accepted);
+        promises.insert(from, (accepted, evicted));
         if !is_majority(promises.len(), &self.view) {
             return Next::Wait;
         }
         let ballot = *ballot;
-        let newest = promises.values().flatten().max_by_key(|accepted| accepted.ballot);
+        let newest = promises.values().filter_map(|(accepted, _)| accepted.as_ref()).max_by_key(|of| of.ballot);
+        let evicted = promises.values().filter_map(|(_, evicted)| *evicted).max();
+        let forgotten = newest.is_none().then_some(evicted).flatten().map(State::forgotten);
         let state = newest.map(|accepted| accepted.state.clone());
-        self.propose(ballot, state.as_ref())
+        self.propose(ballot, state.as_ref(), forgotten.as_ref())
     }
 
-    fn propose(&mut self, ballot: Ballot, current: Option<&State>) -> Next {
-        match operate(current, (self.id, &self.command), self.again, ballot, self.now) {
+    fn propose(&mut self, ballot: Ballot, current: Option<&State>, forgotten: Option<&State>) -> Next {
+        match operate(current.or(forgotten), (self.id, &self.command), self.again, ballot, self.now) {
             Err(refusal) => {
                 self.stage = Stage::Ended;
                 if refusal == Refusal::Doubtful { Next::Doubtful } else { Next::Unknown }
@@ -275,8 +284,8 @@ mod tests {
     fn the_newest_of_a_majority_is_what_the_next_value_is_made_of() {
         let mut get = proposal(Command::Get, false);
         get.prepare(ballot(4, 9));
-        get.promised(who(2), ballot(4, 9), Some(accepted("old", ballot(3, 1), true)));
-        let next = get.promised(who(3), ballot(4, 9), Some(accepted("new", ballot(4, 1), false)));
+        get.promised(who(2), ballot(4, 9), Some(accepted("old", ballot(3, 1), true)), None);
+        let next = get.promised(who(3), ballot(4, 9), Some(accepted("new", ballot(4, 1), false)), None);
         let Next::Accept(of, state) = next else { panic!("{next:?}") };
         assert_eq!((of, state.clone()), (ballot(4, 9), accepted("new", ballot(4, 1), false).state));
         assert_eq!(get.accepted(who(2), ballot(4, 8)), Next::Wait, "of another ballot");
@@ -290,8 +299,8 @@ mod tests {
         for again in [false, true] {
             let mut delete = proposal(Command::Delete(Condition::default()), again);
             delete.prepare(ballot(4, 9));
-            delete.promised(who(2), ballot(4, 9), None);
-            let next = delete.promised(who(3), ballot(4, 9), None);
+            delete.promised(who(2), ballot(4, 9), None, None);
+            let next = delete.promised(who(3), ballot(4, 9), None, None);
             match (again, next) {
                 (false, next) => assert_eq!(next, Next::Done(Outcome::NotFound)),
                 (true, Next::Accept(_, state)) => {
@@ -309,7 +318,7 @@ mod tests {
         let mut register = Register::default();
         let mut delete = proposal(Command::Delete(Condition::default()), false);
         delete.prepare(ballot(4, 1));
-        delete.promised(who(2), ballot(4, 1), None);
+        delete.promised(who(2), ballot(4, 1), None, None);
         let next = delete.lead(Ballot { n: 1, ..first }, None);
         let Next::Accept(of, state) = next else { panic!("{next:?}") };
         assert_eq!(register.accept(first, of, state), Ok(()));

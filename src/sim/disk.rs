@@ -111,6 +111,11 @@ impl World {
         self.with_node(host, |node, now| node.handle_input(now, Input::Stored { job, done, gauge }));
     }
 
+    /// Rows on the disks of all hosts: records, and what removals have left behind.
+    pub fn rows(&self) -> usize {
+        self.hosts.iter().filter_map(|host| host.disk.as_ref()).map(|disk| disk.store.rows()).sum()
+    }
+
     /// Records of all hosts that are not as they were written.
     pub fn damaged(&self) -> usize {
         self.hosts.iter().filter_map(|host| host.disk.as_ref()).map(|disk| disk.flipped.len()).sum()

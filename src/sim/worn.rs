@@ -59,6 +59,14 @@ impl Store for Worn<'_> {
         self.store.clear(slot)
     }
 
+    fn evicted(&self, slot: Slot) -> Result<Option<Wall>, Trouble> {
+        self.store.evicted(slot)
+    }
+
+    fn set_evicted(&mut self, slot: Slot, at: Wall) -> Result<(), Trouble> {
+        self.store.set_evicted(slot, at)
+    }
+
     fn usage(&self) -> Usage {
         self.store.usage()
     }

@@ -3,7 +3,7 @@
 pub struct Envelope {
     #[prost(
         oneof = "envelope::Body",
-        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 82, 83, 80, 81"
+        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 82, 83, 84, 85, 86, 80, 81"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -93,6 +93,12 @@ pub mod envelope {
         CopyAnswered(super::CopyAnswered),
         #[prost(message, tag = "83")]
         CopyLeaving(super::CopyLeaving),
+        #[prost(message, tag = "84")]
+        CopyCollect(super::CopyCollect),
+        #[prost(message, tag = "85")]
+        CopyCollectable(super::CopyCollectable),
+        #[prost(message, tag = "86")]
+        CopyDrop(super::CopyDrop),
         /// On behalf of users.
         #[prost(message, tag = "80")]
         Call(super::Call),
@@ -603,6 +609,12 @@ pub struct CopyPart {
     /// Keys of which what was accepted cannot be read.
     #[prost(bytes = "vec", repeated, tag = "6")]
     pub damaged: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Of removals in the slot that are forgotten, when the latest of their operations was asked for, in ms since 1970.
+    #[prost(uint64, optional, tag = "7")]
+    pub evicted: ::core::option::Option<u64>,
+    /// The receiver has the same, and it is left out.
+    #[prost(bool, tag = "8")]
+    pub same: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CopyComplete {
@@ -653,6 +665,9 @@ pub mod copy_ask {
 pub struct MaybeAccepted {
     #[prost(message, optional, tag = "1")]
     pub accepted: ::core::option::Option<Accepted>,
+    /// To a promise where nothing is: as of a part.
+    #[prost(uint64, optional, tag = "2")]
+    pub evicted: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Done {}
@@ -681,6 +696,46 @@ pub mod copy_answered {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CopyLeaving {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Removal {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub ballot: ::core::option::Option<Version>,
+}
+/// Which of these removals are there, and nothing else?
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyCollect {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "3")]
+    pub serial: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub removals: ::prost::alloc::vec::Vec<Removal>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CopyCollectable {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "3")]
+    pub serial: u64,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// All members have them: they are to be forgotten.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyDrop {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub removals: ::prost::alloc::vec::Vec<Removal>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Version {
     #[prost(uint64, tag = "1")]

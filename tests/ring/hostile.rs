@@ -348,7 +348,12 @@ fn copy_messages(own: SocketAddr) -> Vec<CopyMessage> {
     };
     let part = |epoch| {
         let entries = vec![(key.clone(), accepted.clone())];
-        CopyMessage::Part { slot, epoch, serial: 2, part: Part { entries, damaged: vec![key.clone()], next: None } }
+        CopyMessage::Part {
+            slot,
+            epoch,
+            serial: 2,
+            part: Part { entries, damaged: vec![key.clone()], next: None, evicted: Some(Wall(u64::MAX)), same: true },
+        }
     };
     let ask = |ask| CopyMessage::Ask { number: 9, slot, epoch, key: key.clone(), ask };
     vec![

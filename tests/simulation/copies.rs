@@ -405,3 +405,41 @@ fn what_was_given_up_does_not_come_to_light_again() {
         is_everywhere(&mut world, others[0], "old");
     });
 }
+
+/// Keys are put and deleted while a member is away, and nodes come and go. When all is quiet nothing of them is left on any
+/// disk, and none of them comes back.
+#[test]
+fn deletes_leave_nothing_behind() {
+    for_seeds("deletes_leave_nothing_behind", 10, |seed| {
+        let mut world = world(seed, Span::millis(1), true);
+        let mut hosts = grow(&mut world, 4);
+        rest(&mut world, Span::secs(30));
+        let keys: Vec<Key> = (0..700).map(|n| Key::new(format!("key {n}").into_bytes()).expect("a key")).collect();
+        let away = hosts[world.rng().index(hosts.len())];
+        for (at, key) in keys.iter().enumerate() {
+            if at == 100 {
+                assert!(world.rows() >= 200, "{} rows", world.rows());
+                world.crash(away);
+            }
+            let host = *hosts.iter().find(|host| **host != away).expect("four hosts");
+            let put =
+                Put { value: Arc::from(*b"v"), content_type: None, ttl_ms: None, condition: Condition::default() };
+            for command in [Command::Put(put), Command::Delete(Condition::default())] {
+                let reply = answer(&mut world, host, UserRequest::Kv { key: key.clone(), command });
+                assert!(matches!(reply, UserReply::Kv(Outcome::Created(_) | Outcome::Deleted)), "{reply:?}");
+            }
+        }
+        let seeds = [*hosts.iter().find(|host| **host != away).expect("four hosts")];
+        world.restart_remembering(away, &seeds);
+        hosts.push(world.start(&seeds));
+        let is_empty = world.run_until(Span::secs(600), |world| world.rows() < 8 * 64 * 3);
+        assert!(is_empty, "{} rows", world.rows());
+        // What is too little for a view of its own goes after an hour.
+        let is_empty = world.run_until(Span::secs(5_000), |world| world.rows() == 0);
+        assert!(is_empty, "{} rows", world.rows());
+        for key in &keys {
+            let reply = answer(&mut world, away, UserRequest::Kv { key: key.clone(), command: Command::Get });
+            assert_eq!(reply, UserReply::Kv(Outcome::NotFound));
+        }
+    });
+}

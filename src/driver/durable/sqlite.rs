@@ -46,6 +46,8 @@ pub struct SqliteStore {
     latest: RefCell<Option<(Place, Option<There>)>>,
     // What is in the table of nodes, as far as it was needed.
     nodes: RefCell<BTreeMap<Incarnation, i64>>,
+    // What `evicted` has said of slots.
+    evicted: RefCell<BTreeMap<Slot, Option<Wall>>>,
 }
 
 /// A row: the user bytes of its record, if it has one.
@@ -82,7 +84,14 @@ impl SqliteStore {
 
     /// For reading: it does not know how much there is.
     pub(super) fn uncounted(connection: Connection, space: KeySpace) -> Self {
-        Self { connection, space, usage: Signed::default(), latest: RefCell::new(None), nodes: RefCell::default() }
+        Self {
+            connection,
+            space,
+            usage: Signed::default(),
+            latest: RefCell::new(None),
+            nodes: RefCell::default(),
+            evicted: RefCell::default(),
+        }
     }
 
     /// Whether counting takes so long that it is done beside the work.
@@ -141,6 +150,7 @@ impl SqliteStore {
     pub(super) fn roll_back(&mut self, usage: Signed) {
         self.latest.replace(None);
         self.nodes.replace(BTreeMap::new());
+        self.evicted.replace(BTreeMap::new());
         self.usage = usage;
         // After some errors SQLite has done so already, and says that there is nothing to roll back.
         if !self.connection.is_autocommit() {
@@ -334,6 +344,11 @@ impl SqliteStore {
     }
 }
 
+/// Under which it is in the meta table.
+fn evicted_name(slot: Slot) -> String {
+    format!("evicted {}", slot.0)
+}
+
 fn size_of(key: &Key, record: &Record) -> u64 {
     (key.as_bytes().len() + record.user_bytes()) as u64
 }
@@ -502,7 +517,25 @@ impl Store for SqliteStore {
                 .execute(self.places(slot))
         };
         clear().map_err(trouble)?;
+        let forget = "DELETE FROM meta WHERE name = ?1";
+        self.connection.prepare_cached(forget).and_then(|mut it| it.execute([evicted_name(slot)])).map_err(trouble)?;
+        self.evicted.borrow_mut().insert(slot, None);
         self.usage.add(-gone.keys.cast_signed(), -gone.bytes.cast_signed());
+        Ok(())
+    }
+
+    fn evicted(&self, slot: Slot) -> Result<Option<Wall>, Trouble> {
+        if let Some(known) = self.evicted.borrow().get(&slot) {
+            return Ok(*known);
+        }
+        let at = self.recall(&evicted_name(slot))?.and_then(|text| text.parse().ok()).map(Wall);
+        self.evicted.borrow_mut().insert(slot, at);
+        Ok(at)
+    }
+
+    fn set_evicted(&mut self, slot: Slot, at: Wall) -> Result<(), Trouble> {
+        self.remember(&evicted_name(slot), &at.0.to_string())?;
+        self.evicted.borrow_mut().insert(slot, Some(at));
         Ok(())
     }
 

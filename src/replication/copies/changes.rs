@@ -1,25 +1,16 @@
-//! How one view of a slot follows another: the vote on it, the way of the records, and the end of what was before.
+//! How one view of a slot follows another once it is decided: the way of the records, and the end of what was before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::{CopyMessage, Part};
 use super::mutation::Mutation;
-use super::{Awaited, Copies, CopiesEffect, Held};
+use super::{Awaited, Copies, CopiesEffect};
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::{Contact, Incarnation, Span, Time};
 use crate::data::register::Accepted;
 use crate::data::{Cursor, Digest, Key, Slot, Work};
 use crate::replication::View;
-use crate::replication::chain::{Chain, Election, MEMBERS_MAX, Members, Promise, Turn, is_majority};
-
-/// An election that this node stands in.
-#[derive(Debug)]
-pub(super) struct Standing {
-    election: Election,
-    // Its own promise is safe, and the others are asked.
-    is_open: bool,
-    since: Time,
-}
+use crate::replication::chain::{Chain, is_majority};
 
 /// The records of a slot on their way here.
 #[derive(Debug)]
@@ -46,6 +37,8 @@ pub(super) struct Fetching {
     pub damaged: BTreeMap<Key, Option<Accepted>>,
     // That is in its place.
     pub mended: Mended,
+    // What those have who have given something, where more may be here than any of them has.
+    others_have: Option<BTreeSet<Key>>,
 }
 
 /// Whether what could not be read was put right.
@@ -89,13 +82,6 @@ const VOTE_FOR: Span = Span::secs(2);
 /// How long a frozen member waits for a decided view.
 const IDLE_FOR: Span = Span::secs(1);
 
-impl Standing {
-    #[cfg(test)]
-    pub fn has_proposed(&self) -> bool {
-        self.election.has_proposed()
-    }
-}
-
 impl Fetching {
     fn new(now: Time, newest: View, (of, view): (View, View), is_source: bool) -> Self {
         Self {
@@ -112,124 +98,12 @@ impl Fetching {
             sum_ticket: 0,
             damaged: BTreeMap::new(),
             mended: Mended::No,
+            others_have: None,
         }
     }
 }
 
 impl Copies {
-    // ----- the vote -----
-
-    /// Proposes the members of the next view of a slot. False if this node cannot, or does already.
-    pub(super) fn propose(&mut self, now: Time, slot: Slot, members: Members) -> bool {
-        let me = self.me.incarnation;
-        let may_stand =
-            |held: &&mut Held| held.election.is_none() && held.hopeless_until.is_none_or(|until| now >= until);
-        let Some(held) = self.held.get_mut(&slot).filter(may_stand) else { return false };
-        let Some(of) = held.chain.newest().filter(|view| view.has(me)).cloned() else { return false };
-        let turn = Turn { n: held.chain.turn(of.epoch).map_or(0, |turn| turn.n) + 1, node: me };
-        let epoch = of.epoch;
-        let election = Election::new(of, turn, members);
-        held.election = Some(Box::new(Standing { election, is_open: false, since: now }));
-        // Its own promise first: no turn is used twice, whatever happens to the process.
-        self.on_elect(self.me, slot, epoch, turn);
-        true
-    }
-
-    pub(super) fn on_wish(&mut self, now: Time, from: Contact, slot: Slot, epoch: u64, members: Vec<Contact>) {
-        let newest = self.held.get(&slot).and_then(|held| held.chain.newest()).map_or(0, |view| view.epoch);
-        if newest != epoch {
-            self.compare_views(from, slot, epoch);
-        } else if (1..=MEMBERS_MAX).contains(&members.len()) {
-            self.bring_about(now, slot, members.into());
-        }
-    }
-
-    pub(super) fn on_elect(&mut self, from: Contact, slot: Slot, epoch: u64, turn: Turn) {
-        let Some(held) = self.held.get_mut(&slot) else {
-            self.tell_views(from, slot);
-            return;
-        };
-        if held.chain.newest().is_some_and(|view| view.epoch > epoch) {
-            self.tell_views(from, slot);
-            return;
-        }
-        match held.chain.prepare(epoch, turn) {
-            Some(Ok(promise)) => self.say_safely(from, slot, CopyMessage::Elected { slot, epoch, turn, promise }),
-            Some(Err(turn)) => self.send(from, CopyMessage::Overruled { slot, epoch, turn }),
-            None => {}
-        }
-    }
-
-    fn standing(&mut self, slot: Slot, (epoch, turn): (u64, Turn)) -> Option<&mut Standing> {
-        let standing = self.held.get_mut(&slot)?.election.as_mut()?;
-        (standing.election.of.epoch == epoch && standing.election.turn == turn).then_some(standing)
-    }
-
-    pub(super) fn on_elected(&mut self, from: Contact, slot: Slot, of: (u64, Turn), promise: Promise) {
-        let me = self.me.incarnation;
-        let Some(standing) = self.standing(slot, of) else { return };
-        let view = standing.election.of.clone();
-        let opens = from.incarnation == me && !std::mem::replace(&mut standing.is_open, true);
-        let members = standing.election.promised(from.incarnation, promise);
-        let (epoch, turn) = of;
-        if let Some(members) = members {
-            self.send_all(&view, &CopyMessage::Vote { slot, epoch, turn, members });
-        } else if opens {
-            let views = self.views_of(slot);
-            for member in view.members.iter().filter(|member| member.incarnation != me) {
-                self.send(*member, CopyMessage::Elect { slot, epoch, turn, views: views.clone() });
-            }
-        }
-    }
-
-    pub(super) fn on_vote(&mut self, from: Contact, slot: Slot, (epoch, turn): (u64, Turn), members: &Members) {
-        let Some(held) = self.held.get_mut(&slot) else { return };
-        match held.chain.accept(epoch, turn, members) {
-            Some(Ok(())) => self.say_safely(from, slot, CopyMessage::Voted { slot, epoch, turn }),
-            Some(Err(turn)) => self.send(from, CopyMessage::Overruled { slot, epoch, turn }),
-            None => {}
-        }
-    }
-
-    pub(super) fn on_voted(&mut self, now: Time, from: Contact, slot: Slot, of: (u64, Turn)) {
-        let Some(standing) = self.standing(slot, of) else { return };
-        let Some(next) = standing.election.voted(from.incarnation) else { return };
-        let before = standing.election.of.clone();
-        self.hear(now, slot, std::slice::from_ref(&next));
-        self.announce(slot, &[&before, &next]);
-    }
-
-    /// Somebody stands in a later turn: this node lets it, and stands again after a while.
-    pub(super) fn on_overruled(&mut self, slot: Slot, epoch: u64, turn: Turn) {
-        let Some(held) = self.held.get_mut(&slot) else { return };
-        if let Some(standing) = held.election.as_ref().filter(|s| s.election.of.epoch == epoch)
-            && standing.election.turn < turn
-        {
-            // Its promise for that turn is nobody's business, but the next turn must be above it.
-            held.chain.prepare(epoch, turn);
-            held.election = None;
-        }
-    }
-
-    fn send_all(&mut self, view: &View, message: &CopyMessage) {
-        for member in view.members.iter() {
-            self.send(*member, message.clone());
-        }
-    }
-
-    /// Tells the members of these views what this node knows of a slot.
-    fn announce(&mut self, slot: Slot, of: &[&View]) {
-        let me = self.me.incarnation;
-        let members: BTreeSet<Contact> = of.iter().flat_map(|view| view.members.iter()).copied().collect();
-        let others = self.placing.neighbours.iter().copied();
-        let all: BTreeSet<Contact> = members.into_iter().chain(others).filter(|c| c.incarnation != me).collect();
-        for contact in all {
-            self.tell_views(contact, slot);
-        }
-    }
-
-    // ----- the way of the records -----
-
     /// Begins to fetch what the newest view needs here.
     pub(super) fn fetch(&mut self, now: Time, slot: Slot) {
         let Some(held) = self.held.get_mut(&slot) else { return };
@@ -259,6 +133,9 @@ impl Copies {
             self.store(Work::Clear(vec![slot]));
         }
         let mut fetching = Fetching::new(now, newest, (of, view), is_source);
+        if !is_source && (has_any || is_ahead) && !self.mutated(Mutation::KeepsWhatNobodyHas) {
+            fetching.others_have = Some(BTreeSet::new());
+        }
         if let Some(held) = self.held.get_mut(&slot) {
             fetching.needs_all = held.is_recovering(&fetching);
             held.fetching = Some(Box::new(fetching));
@@ -355,13 +232,19 @@ impl Copies {
         if std::mem::replace(&mut source.is_copying, true) {
             return;
         }
+        if part.same {
+            fetching.others_have = None;
+        }
+        if let Some(all) = &mut fetching.others_have {
+            all.extend(part.entries.iter().map(|(key, _)| key).chain(&part.damaged).cloned());
+        }
         source.damaged.extend(part.damaged);
         let entries = fetching.keep_for_damaged(part.entries);
         if let Some(damaged) = believes.then(|| fetching.damaged.clone()) {
-            self.store(Work::Mend { slot, epoch, damaged, doubtful: Vec::new() });
+            self.store(Work::Mend { slot, epoch, damaged, doubtful: Vec::new(), all: None });
         }
         let then = Awaited::Copied { from: from.incarnation, slot, epoch, next: part.next };
-        self.store_and(Work::Copy { slot, entries }, then);
+        self.store_and(Work::Copy { slot, entries, evicted: part.evicted }, then);
     }
 
     /// A part is in the store, or could not be put there: then it is asked for again in a while.
@@ -415,10 +298,12 @@ impl Copies {
         let Some(held) = self.held.get_mut(&slot) else { return false };
         let Some(fetching) = held.fetching.as_mut().filter(|fetching| enough(fetching)) else { return false };
         let doubtful = if trusts { Vec::new() } else { fetching.short() };
-        if fetching.mended != Mended::Yes && !(doubtful.is_empty() && fetching.damaged.is_empty()) {
+        let is_right = doubtful.is_empty() && fetching.damaged.is_empty() && fetching.others_have.is_none();
+        if fetching.mended != Mended::Yes && !is_right {
             if std::mem::replace(&mut fetching.mended, Mended::UnderWay) == Mended::No {
                 let (of, epoch) = (fetching.of.epoch, fetching.view.epoch);
-                let work = Work::Mend { slot, epoch: of, damaged: fetching.damaged.clone(), doubtful };
+                let (damaged, all) = (fetching.damaged.clone(), fetching.others_have.clone());
+                let work = Work::Mend { slot, epoch: of, damaged, doubtful, all };
                 self.store_and(work, Awaited::Mended { slot, epoch });
             }
             return false;
@@ -435,6 +320,10 @@ impl Copies {
             held.idle_since = None;
             held.lost.clear();
             held.leads = view.primary().filter(|first| first.incarnation == me).map(|_| view.epoch);
+            let is_first = held.leads.is_some();
+            if is_first {
+                self.may_have_removed(now, slot);
+            }
             self.effects.push_back(if is_new { CopiesEffect::Took(slot) } else { CopiesEffect::Restless });
         }
         self.is_undamaged(slot);

@@ -139,8 +139,8 @@ impl Copies {
         }
         invited.is_copying = true;
         // What the other cannot read is fetched from those who can.
-        let Part { entries, next, .. } = part;
-        self.store_and(Work::Copy { slot, entries }, Awaited::CopiedAhead { slot, next });
+        let Part { entries, next, evicted, .. } = part;
+        self.store_and(Work::Copy { slot, entries, evicted }, Awaited::CopiedAhead { slot, next });
     }
 
     pub(super) fn copied_ahead(&mut self, slot: Slot, next: Option<Cursor>, is_done: bool) {

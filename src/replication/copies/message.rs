@@ -7,12 +7,13 @@
 //! a newcomer     proposer ── Invite ──▶ newcomer ── Fetch(ahead) .. Ready ──▶ proposer, before the vote
 //! its records    member of e+1 ── Fetch(e) ──▶ members of e, who freeze ── Part, Part, .. ──▶ member of e+1
 //!                member of e+1 ── Complete(e+1) ──▶ all;  once all have said so the records of e go
+//! a removal      first member ── Collect ──▶ all ── Collectable ──▶ first member ── Drop ──▶ all
 //! ```
 //!
 //! Whatever is lost is said again.
 
-use crate::base::Contact;
-use crate::data::register::Accepted;
+use crate::base::{Contact, Wall};
+use crate::data::register::{Accepted, Ballot};
 use crate::data::{Answer, Ask, Cursor, Digest, Key, Slot, Trouble};
 use crate::replication::chain::{Members, Promise, Turn};
 use crate::replication::{SlotRun, View};
@@ -26,6 +27,10 @@ pub struct Part {
     pub damaged: Vec<Key>,
     /// Where the next part begins; `None`: nothing follows.
     pub next: Option<Cursor>,
+    /// Of removals in the slot that are forgotten, when the latest of their operations was asked for.
+    pub evicted: Option<Wall>,
+    /// The receiver has the same, and it is left out.
+    pub same: bool,
 }
 
 /// See the module.
@@ -187,6 +192,37 @@ pub enum CopyMessage {
         number: u64,
         /// How it went.
         answer: Result<Answer, Trouble>,
+    },
+    /// Which of these removals do you have, and nothing else under those keys?
+    Collect {
+        /// The slot.
+        slot: Slot,
+        /// Of the view that the sender is the first member of.
+        epoch: u64,
+        /// For the answer.
+        serial: u64,
+        /// Keys and removals.
+        keys: Vec<(Key, Ballot)>,
+    },
+    /// These.
+    Collectable {
+        /// The slot.
+        slot: Slot,
+        /// As asked.
+        epoch: u64,
+        /// As asked.
+        serial: u64,
+        /// The keys.
+        keys: Vec<Key>,
+    },
+    /// All members have them: forget these removals.
+    Drop {
+        /// The slot.
+        slot: Slot,
+        /// Of the view.
+        epoch: u64,
+        /// Keys and removals.
+        keys: Vec<(Key, Ballot)>,
     },
     /// The sender leaves: it is to be no member of anything new.
     Leaving,

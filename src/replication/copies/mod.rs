@@ -7,7 +7,9 @@
 //! every [`MAINTAIN_INTERVAL`] while it is not at rest.
 
 mod changes;
+mod collect;
 mod damage;
+mod election;
 mod invite;
 pub mod message;
 pub(crate) mod mutation;
@@ -19,8 +21,10 @@ mod recover;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use self::changes::{Fetching, Standing, Wanted};
+use self::changes::{Fetching, Wanted};
+use self::collect::Collector;
 use self::damage::Damage;
+use self::election::Standing;
 use self::invite::{Invited, Inviting};
 pub use self::message::{CopyMessage, Part};
 use self::mutation::Mutation;
@@ -35,7 +39,7 @@ pub use self::recover::{Recovery, SURVEYED_AT_ONCE};
 use super::chain::{Chain, MEMBERS_MAX};
 use super::runs::{SlotRun, runs_of};
 use super::view::{View, Views};
-use crate::base::{Contact, Incarnation, Rng, Span, Time, Timers};
+use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Timers};
 use crate::data::{Cursor, Done, Key, KeySpace, Slot, Work};
 
 /// What the copies want done.
@@ -87,6 +91,10 @@ enum Awaited {
     Summed { slot: Slot },
     /// What could not be read of a slot was put right.
     Mended { slot: Slot, epoch: u64 },
+    /// Removals in a slot were looked for.
+    Tombstones { slot: Slot, epoch: u64 },
+    /// What is there of removals that somebody would have forgotten.
+    Held { to: Contact, slot: Slot, epoch: u64, serial: u64 },
     /// A part of a slot was copied ahead.
     CopiedAhead { slot: Slot, next: Option<Cursor> },
     /// A part of a slot was taken.
@@ -120,6 +128,7 @@ enum Timer {
     Operation(u64),
     Compare,
     Rescan,
+    Collect,
 }
 
 /// See the module.
@@ -137,6 +146,7 @@ pub struct Copies {
     invited: BTreeMap<Slot, Invited>,
     damage: Damage,
     recoveries: Waiting,
+    collector: Collector,
     // To a peer, usually: what waits for answers waits by so much longer.
     round_trip: Span,
     timers: Timers<Timer>,
@@ -187,6 +197,7 @@ impl Copies {
             invited: BTreeMap::new(),
             damage: Damage::default(),
             recoveries: Waiting::default(),
+            collector: Collector::default(),
             round_trip: Span::ZERO,
             timers: Timers::new(),
             effects: VecDeque::new(),
@@ -225,6 +236,7 @@ impl Copies {
                 continue;
             };
             self.views.learn(*slot, view.clone());
+            self.may_have_removed(Time::default(), *slot);
             // Nobody has the word in it: a disk that was not synced may have forgotten what was said last.
             self.held.insert(*slot, Held::new(chain));
         }
@@ -279,12 +291,14 @@ impl Copies {
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Time) {
+    pub fn handle_timeout(&mut self, now: Now) {
+        let Now { mono: now, wall } = now;
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Operation(id) => self.operation_due(now, id),
                 Timer::Compare => self.compare(now),
                 Timer::Rescan => self.rescan(now),
+                Timer::Collect => self.collect(now, wall),
             }
         }
         self.hear_own(now);
@@ -342,11 +356,12 @@ impl Copies {
             }
             Some(Awaited::Say { to, message }) if done == Done::Changed => self.send(to, *message),
             Some(Awaited::Scanned { to, slot, epoch, serial }) => {
-                if let Done::Scanned { entries, damaged, next } = done {
+                if let Done::Scanned { entries, damaged, next, evicted, same } = done {
                     if !damaged.is_empty() {
                         self.found_damage(slot);
                     }
-                    let part = Part { entries, damaged, next };
+                    let evicted = evicted.filter(|_| !self.mutated(Mutation::EvictedStaysBehind));
+                    let part = Part { entries, damaged, next, evicted, same };
                     self.send(to, CopyMessage::Part { slot, epoch, serial, part });
                 }
             }
@@ -355,6 +370,12 @@ impl Copies {
                 self.summed(now, slot, ticket, summed);
             }
             Some(Awaited::Mended { slot, epoch }) => self.mended(now, slot, epoch, done == Done::Changed),
+            Some(Awaited::Tombstones { slot, epoch }) => {
+                if let Done::Tombstones(all) = done {
+                    self.found_removals(now, slot, epoch, all);
+                }
+            }
+            Some(Awaited::Held { to, slot, epoch, serial }) => self.has_held(to, slot, (epoch, serial), done),
             Some(Awaited::CopiedAhead { slot, next }) => {
                 self.copied_ahead(slot, next, done == Done::Changed);
             }
@@ -417,6 +438,11 @@ impl Copies {
             CopyMessage::Complete { slot, epoch, has, ask } => self.on_complete(from, slot, epoch, has, ask),
             CopyMessage::Ask { number, slot, epoch, key, ask } => self.on_ask(from, number, (slot, epoch), key, ask),
             CopyMessage::Answered { number, answer } => self.on_answer(now, from.incarnation, number, answer),
+            CopyMessage::Collect { slot, epoch, serial, keys } => self.on_collect(from, slot, (epoch, serial), keys),
+            CopyMessage::Collectable { slot, epoch, serial, keys } => {
+                self.on_collectable(now, from, slot, (epoch, serial), &keys);
+            }
+            CopyMessage::Drop { slot, epoch, keys } => self.on_drop(slot, epoch, keys),
             CopyMessage::Leaving => self.placing.leaves(now, from.incarnation),
         }
     }

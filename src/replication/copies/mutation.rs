@@ -24,6 +24,14 @@ pub enum Mutation {
     DamagedIsAbsent,
     /// What cannot be read is put right by what a single other member has.
     BelievesOne,
+    /// Removals of the present view are forgotten, too.
+    CollectsThePresent,
+    /// Removals are forgotten once a majority has them.
+    CollectsByMajority,
+    /// What a newcomer has copied ahead stays, though nobody of those it fetches from has it any more.
+    KeepsWhatNobodyHas,
+    /// When operations were asked for that are forgotten is not passed on to the members of the next view.
+    EvictedStaysBehind,
     /// Whoever tries again does so under a new name.
     TriesBlindly,
 }

@@ -294,8 +294,8 @@ impl Copies {
             return;
         };
         let (next, ask) = match answer {
-            Answer::Promised(accepted) => {
-                (op.proposal.promised(from, ballot, accepted), begins.then_some(Ask::Prepare(ballot)))
+            Answer::Promised(accepted, evicted) => {
+                (op.proposal.promised(from, ballot, accepted, evicted), begins.then_some(Ask::Prepare(ballot)))
             }
             Answer::Led(state, outcome) if begins => {
                 op.proposal.led(ballot, outcome);
@@ -310,6 +310,14 @@ impl Copies {
             Answer::Doubtful => (Next::Doubtful, None),
             Answer::Told(_) | Answer::Led(..) => return,
         };
+        let proposed = match (&ask, &next) {
+            (Some(Ask::Accept(_, state)), _) | (_, Next::Accept(_, state)) => Some(state),
+            _ => None,
+        };
+        if proposed.is_some_and(|state| state.record.is_none()) {
+            let slot = op.place.slot;
+            self.has_removed(now, slot);
+        }
         if let Some(ask) = ask.filter(|_| next == Next::Wait) {
             self.ask_others(id, ask);
         }

@@ -55,7 +55,7 @@ impl World {
             }
             Message::Promised { try_, ballot, accepted } => {
                 let Some(run) = self.nodes[to].now.running.get_mut(&try_) else { return };
-                let next = run.proposal.promised(sender, ballot, accepted);
+                let next = run.proposal.promised(sender, ballot, accepted, None);
                 self.go_on(to, try_, next);
             }
             Message::Accepted { try_, ballot } => {

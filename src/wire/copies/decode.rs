@@ -9,7 +9,7 @@ use super::super::pb;
 use super::super::pb::envelope::Body;
 use crate::base::{Contact, Wall};
 use crate::data::register::{Accepted, OpId, RECENT_MAX, Recent, State};
-use crate::data::{Answer, Ask, Digest, Slot};
+use crate::data::{Answer, Ask, Digest, Key, Slot};
 use crate::replication::View;
 use crate::replication::chain::{MEMBERS_MAX, Promise, Turn};
 use crate::replication::copies::{CopyMessage, Operation, Part, Ran};
@@ -42,6 +42,8 @@ impl Reader<'_> {
                     entries: of.entries.into_iter().map(entry).collect::<Decoded<_>>()?,
                     damaged: of.damaged.into_iter().map(key).collect::<Decoded<_>>()?,
                     next: of.next.map(|next| self.cursor(next)).transpose()?,
+                    evicted: of.evicted.map(Wall),
+                    same: of.same,
                 };
                 CopyMessage::Part { slot: Slot(of.slot), epoch: of.epoch, serial: of.serial, part }
             }
@@ -63,6 +65,21 @@ impl Reader<'_> {
                 CopyMessage::Answered { number: of.number, answer }
             }
             Body::CopyLeaving(pb::CopyLeaving {}) => CopyMessage::Leaving,
+            Body::CopyCollect(of) => CopyMessage::Collect {
+                slot: Slot(of.slot),
+                epoch: of.epoch,
+                serial: of.serial,
+                keys: removals(of.removals)?,
+            },
+            Body::CopyCollectable(of) => CopyMessage::Collectable {
+                slot: Slot(of.slot),
+                epoch: of.epoch,
+                serial: of.serial,
+                keys: of.keys.into_iter().map(key).collect::<Decoded<_>>()?,
+            },
+            Body::CopyDrop(of) => {
+                CopyMessage::Drop { slot: Slot(of.slot), epoch: of.epoch, keys: removals(of.removals)? }
+            }
             body => self.votes(body)?,
         })
     }
@@ -144,6 +161,10 @@ fn op_id(id: Option<pb::OpId>) -> Decoded<OpId> {
     Ok(OpId { node: incarnation(id.node)?, n: id.n, issued: Wall(id.issued) })
 }
 
+fn removals(removals: Vec<pb::Removal>) -> Decoded<Vec<(Key, crate::data::Version)>> {
+    removals.into_iter().map(|of| Ok((key(of.key)?, ballot(of.ballot)?))).collect()
+}
+
 fn turn(turn: Option<pb::Turn>) -> Decoded<Turn> {
     let turn = turn.ok_or(WireError::Missing("a turn"))?;
     Ok(Turn { n: turn.n, node: incarnation(turn.node)? })
@@ -186,7 +207,10 @@ fn answer(answer: pb::copy_answered::Answer) -> Decoded<Answer> {
     let maybe = |of: pb::MaybeAccepted| of.accepted.map(|of| accepted(Some(of))).transpose();
     Ok(match answer {
         From::Told(of) => Answer::Told(maybe(of)?),
-        From::Promised(of) => Answer::Promised(maybe(of)?),
+        From::Promised(of) => {
+            let evicted = of.evicted.map(Wall);
+            Answer::Promised(maybe(of)?, evicted)
+        }
         From::Accepted(pb::Done {}) => Answer::Accepted,
         From::Refused(by) => Answer::Refused(version(by)?),
         From::Trouble(_) => return Err(WireError::Invalid("an answer")),

@@ -6,7 +6,7 @@ use super::super::encode::{
 use super::super::pb;
 use super::super::pb::envelope::Body;
 use crate::data::register::{Accepted, OpId, State};
-use crate::data::{Answer, Ask, Outcome};
+use crate::data::{Answer, Ask, Key, Outcome, Version};
 use crate::replication::View;
 use crate::replication::chain::Turn;
 use crate::replication::copies::{CopyMessage, Ran};
@@ -34,7 +34,7 @@ pub(in crate::wire) fn copies(message: &CopyMessage) -> Body {
             })
         }
         CopyMessage::Part { slot, epoch, serial, part } => {
-            let entry = |(key, of): &(crate::data::Key, Accepted)| pb::CopyEntry {
+            let entry = |(key, of): &(Key, Accepted)| pb::CopyEntry {
                 key: key.as_bytes().to_vec(),
                 accepted: Some(accepted(of)),
             };
@@ -42,7 +42,8 @@ pub(in crate::wire) fn copies(message: &CopyMessage) -> Body {
             let entries = part.entries.iter().map(entry).collect();
             let damaged = part.damaged.iter().map(|key| key.as_bytes().to_vec()).collect();
             let next = part.next.as_ref().map(cursor);
-            Body::CopyPart(pb::CopyPart { slot, epoch, serial, entries, next, damaged })
+            let evicted = part.evicted.map(|at| at.0);
+            Body::CopyPart(pb::CopyPart { slot, epoch, serial, entries, next, damaged, evicted, same: part.same })
         }
         CopyMessage::Complete { slot, epoch, has, ask } => {
             Body::CopyComplete(pb::CopyComplete { slot: slot.0, epoch: *epoch, has: *has, ask: *ask })
@@ -59,8 +60,26 @@ pub(in crate::wire) fn copies(message: &CopyMessage) -> Body {
             Body::CopyAnswered(pb::CopyAnswered { number: *number, answer })
         }
         CopyMessage::Leaving => Body::CopyLeaving(pb::CopyLeaving {}),
+        CopyMessage::Collect { slot, epoch, serial, keys } => {
+            let (slot, epoch, serial) = (slot.0, *epoch, *serial);
+            Body::CopyCollect(pb::CopyCollect { slot, epoch, serial, removals: removals(keys) })
+        }
+        CopyMessage::Collectable { slot, epoch, serial, keys } => {
+            let (slot, epoch, serial) = (slot.0, *epoch, *serial);
+            let keys = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
+            Body::CopyCollectable(pb::CopyCollectable { slot, epoch, serial, keys })
+        }
+        CopyMessage::Drop { slot, epoch, keys } => {
+            Body::CopyDrop(pb::CopyDrop { slot: slot.0, epoch: *epoch, removals: removals(keys) })
+        }
         votes => vote(votes),
     }
+}
+
+fn removals(keys: &[(Key, Version)]) -> Vec<pb::Removal> {
+    let removal =
+        |(key, ballot): &(Key, Version)| pb::Removal { key: key.as_bytes().to_vec(), ballot: Some(version(ballot)) };
+    keys.iter().map(removal).collect()
 }
 
 /// What views are made of.
@@ -146,10 +165,12 @@ fn ask(ask: &Ask) -> Option<pb::copy_ask::Ask> {
 
 fn answer(answer: &Answer) -> Option<pb::copy_answered::Answer> {
     use pb::copy_answered::Answer as To;
-    let maybe = |of: &Option<Accepted>| pb::MaybeAccepted { accepted: of.as_ref().map(accepted) };
+    let maybe = |of: &Option<Accepted>| pb::MaybeAccepted { accepted: of.as_ref().map(accepted), evicted: None };
     match answer {
         Answer::Told(of) => Some(To::Told(maybe(of))),
-        Answer::Promised(of) => Some(To::Promised(maybe(of))),
+        Answer::Promised(of, evicted) => {
+            Some(To::Promised(pb::MaybeAccepted { evicted: evicted.map(|at| at.0), ..maybe(of) }))
+        }
         Answer::Accepted => Some(To::Accepted(pb::Done {})),
         Answer::Refused(by) => Some(To::Refused(version(by))),
         // Only the own store answers so.

@@ -56,8 +56,9 @@ pub(in crate::wire) fn messages() -> Vec<(&'static str, CopyMessage)> {
     let promise = Promise { accepted: Some((turn, members())), complete: true };
     let removed = Accepted { state: State::default(), ..accepted() };
     let entries = vec![(key.clone(), accepted()), (key.clone(), removed)];
+    let removals = vec![(key.clone(), ballot(4))];
     let digest = Some(Digest { keys: 3, sum: u64::MAX });
-    let part = Part { entries, damaged: vec![key.clone()], next: Some(cursor()) };
+    let part = Part { entries, damaged: vec![key.clone()], next: Some(cursor()), evicted: Some(Wall(6)), same: true };
     let fetch =
         CopyMessage::Fetch { slot, epoch, views: views(), ahead: true, digest, serial: 6, after: Some(cursor()) };
     let first =
@@ -84,10 +85,14 @@ pub(in crate::wire) fn messages() -> Vec<(&'static str, CopyMessage)> {
         ("copy_ask.prepare", ask(Ask::Prepare(ballot(0)))),
         ("copy_ask.accept", ask(Ask::Accept(ballot(1), state()))),
         ("copy_answered.told", answered(Ok(Answer::Told(None)))),
-        ("copy_answered.promised", answered(Ok(Answer::Promised(Some(accepted()))))),
+        ("copy_answered.promised", answered(Ok(Answer::Promised(Some(accepted()), None)))),
+        ("copy_answered.promised.nothing", answered(Ok(Answer::Promised(None, Some(Wall(7)))))),
         ("copy_answered.accepted", answered(Ok(Answer::Accepted))),
         ("copy_answered.refused", answered(Ok(Answer::Refused(ballot(2))))),
         ("copy_answered.trouble", answered(Err(Trouble::Full("no room".to_owned())))),
+        ("copy_collect", CopyMessage::Collect { slot, epoch, serial: 6, keys: removals.clone() }),
+        ("copy_collectable", CopyMessage::Collectable { slot, epoch, serial: 6, keys: vec![key.clone()] }),
+        ("copy_drop", CopyMessage::Drop { slot, epoch, keys: removals }),
         ("copy_leaving", CopyMessage::Leaving),
     ]
 }

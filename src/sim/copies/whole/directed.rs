@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::{Mutation, contact, space};
-use crate::base::{Incarnation, Now, Rng, Time, Wall};
-use crate::data::register::OpId;
-use crate::data::{Command, Condition, Key, MemoryStore, Put, Slot, Store, Work, carry_out};
+use crate::base::{Incarnation, Now, Rng, Span, Time, Wall};
+use crate::data::register::{Accepted, Ballot, OpId, Recent, Register, State, grant};
+use crate::data::{Ask, Command, Condition, Key, MemoryStore, Outcome, Put, Slot, Store, Work, carry_out};
 use crate::replication::View;
 use crate::replication::chain::Turn;
-use crate::replication::copies::{Copies, CopiesEffect, CopyMessage, Operation, Ran};
+use crate::replication::copies::{Copies, CopiesEffect, CopyMessage, Operation, Part, Ran};
 
 const NOW: Time = Time(1);
 const SLOT: Slot = Slot(0);
@@ -84,4 +84,140 @@ fn what_waits_for_its_turn_when_a_view_ends_does_not_begin() {
     }
     assert_eq!(begun, 1, "only the first");
     assert_eq!(told, [(1, true), (2, false)], "whether it may be carried out");
+}
+
+/// `delete_gc_delayed_accept`: a write of an earlier view, late on its way, arrives once its removal is forgotten. Nothing is
+/// left that says that it is old, but its epoch.
+#[test]
+fn a_write_from_before_a_forgotten_removal_is_not_accepted() {
+    let (me, other) = (contact(0, 0), contact(1, 0));
+    let mut store = MemoryStore::new(space());
+    let mut copies = Copies::new(me, space(), 2, Rng::new(1));
+    copies.create();
+    sent(&mut copies, &mut store);
+    let key = Key::new(*b"k").expect("a key");
+    let place = space().place(key.clone());
+    let (before, removal) = (grant(1, other.incarnation), Ballot { n: 5, ..grant(1, other.incarnation) });
+    let tombstone = Accepted { ballot: removal, copied: true, state: State::default() };
+    store.set(place.clone(), Register::new(None, Some(tombstone))).expect("memory");
+    copies.hear(NOW, place.slot, &[View::of_one(1, me), View { epoch: 2, members: [me, other].into() }]);
+    sent(&mut copies, &mut store);
+    assert_eq!(copies.served(place.slot).map(|view| view.epoch), Some(2));
+    let (slot, keys) = (place.slot, vec![(key.clone(), removal)]);
+    copies.handle_message(NOW, other, CopyMessage::Drop { slot, epoch: 2, keys });
+    sent(&mut copies, &mut store);
+    assert_eq!(store.register(&place), Ok(None), "it is forgotten");
+    let ask = Ask::Accept(Ballot { n: 4, ..before }, State::default());
+    copies.handle_message(NOW, other, CopyMessage::Ask { number: 1, slot, epoch: 1, key, ask });
+    let told = sent(&mut copies, &mut store);
+    assert!(told.iter().all(|message| matches!(message, CopyMessage::Notice { .. })), "{told:?}");
+    assert_eq!(store.register(&place), Ok(None), "and stays so");
+}
+
+fn key() -> Key {
+    Key::new(*b"k").expect("a key")
+}
+
+/// A removal of the view of epoch 1, and its ballot.
+fn removal() -> (Ballot, Accepted) {
+    let ballot = Ballot { n: 5, ..grant(1, contact(0, 0).incarnation) };
+    let id = OpId { node: Incarnation(99), n: 1, issued: Wall(7) };
+    let state = State { recent: Recent::new(vec![(id, Outcome::Deleted)], None), ..State::default() };
+    (ballot, Accepted { ballot, copied: true, state })
+}
+
+/// Whether the first of three has a removal forgotten that only two have told to have, and all three.
+fn lets_forget(without: Option<Mutation>) -> [bool; 2] {
+    let members = [0, 1, 2].map(|n| contact(n, 0));
+    let place = space().place(key());
+    let (slot, (ballot, accepted)) = (place.slot, removal());
+    let mut store = MemoryStore::new(space());
+    let mut copies = Copies::new(members[0], space(), 3, Rng::new(1));
+    copies.mutation = without;
+    copies.create();
+    store.set(place.clone(), Register::new(None, Some(accepted))).expect("memory");
+    copies.hear(NOW, slot, &[View::of_one(1, members[0]), View { epoch: 2, members: members.into() }]);
+    sent(&mut copies, &mut store);
+    for from in &members[1..] {
+        copies.handle_message(NOW, *from, CopyMessage::Complete { slot, epoch: 2, has: true, ask: false });
+    }
+    let later = Now { mono: NOW + Span::secs(1), wall: Wall(100_000) };
+    copies.handle_timeout(later);
+    let asked = sent(&mut copies, &mut store);
+    let serial = asked.iter().find_map(|message| match message {
+        CopyMessage::Collect { serial, keys, .. } if *keys == [(key(), ballot)] => Some(*serial),
+        _ => None,
+    });
+    let serial = serial.expect("all are asked");
+    [1, 2].map(|n| {
+        let told = CopyMessage::Collectable { slot, epoch: 2, serial, keys: vec![key()] };
+        copies.handle_message(later.mono, members[n], told);
+        sent(&mut copies, &mut store).iter().any(|message| matches!(message, CopyMessage::Drop { .. }))
+    })
+}
+
+#[test]
+fn a_removal_is_forgotten_once_all_members_have_it() {
+    assert_eq!(lets_forget(None), [false, true]);
+    assert_eq!(lets_forget(Some(Mutation::CollectsByMajority)), [true, false], "it is this rule");
+}
+
+/// Whoever is asked for the records of a slot tells up to when operations on forgotten removals were asked for.
+fn tells_what_is_forgotten(without: Option<Mutation>) -> Option<Wall> {
+    let (me, other) = (contact(0, 0), contact(1, 0));
+    let mut store = MemoryStore::new(space());
+    let mut copies = Copies::new(me, space(), 2, Rng::new(1));
+    copies.mutation = without;
+    copies.create();
+    sent(&mut copies, &mut store);
+    store.set_evicted(SLOT, Wall(7)).expect("memory");
+    let views = vec![View::of_one(1, me), View { epoch: 2, members: [me, other].into() }];
+    let fetch = CopyMessage::Fetch { slot: SLOT, epoch: 1, views, ahead: false, digest: None, serial: 9, after: None };
+    copies.handle_message(NOW, other, fetch);
+    sent(&mut copies, &mut store).into_iter().find_map(|message| match message {
+        CopyMessage::Part { part, .. } => Some(part.evicted),
+        _ => None,
+    })?
+}
+
+#[test]
+fn what_is_forgotten_is_passed_on() {
+    assert_eq!(tells_what_is_forgotten(None), Some(Wall(7)));
+    assert_eq!(tells_what_is_forgotten(Some(Mutation::EvictedStaysBehind)), None, "it is this rule");
+}
+
+/// What a newcomer has of a key that it has copied ahead, and that was removed and forgotten before it fetches.
+fn has_after_joining(without: Option<Mutation>) -> (Option<Register>, Option<Wall>) {
+    let (me, other) = (contact(1, 0), contact(0, 0));
+    let place = space().place(key());
+    let slot = place.slot;
+    let mut store = MemoryStore::new(space());
+    let mut copies = Copies::new(me, space(), 2, Rng::new(1));
+    copies.mutation = without;
+    let first = View::of_one(1, other);
+    copies.handle_message(NOW, other, CopyMessage::Invite { slot, views: vec![first.clone()] });
+    let fetch = |sent: Vec<CopyMessage>, is_ahead: bool| {
+        let of = sent.into_iter().find_map(|message| match message {
+            CopyMessage::Fetch { ahead, serial, .. } if ahead == is_ahead => Some(serial),
+            _ => None,
+        });
+        of.expect("it asks for the records")
+    };
+    let serial = fetch(sent(&mut copies, &mut store), true);
+    let part = Part { entries: vec![(key(), removal().1)], ..Part::default() };
+    copies.handle_message(NOW, other, CopyMessage::Part { slot, epoch: 1, serial, part });
+    sent(&mut copies, &mut store);
+    copies.hear(NOW, slot, &[first, View { epoch: 2, members: [me, other].into() }]);
+    let serial = fetch(sent(&mut copies, &mut store), false);
+    let part = Part { evicted: Some(Wall(7)), ..Part::default() };
+    copies.handle_message(NOW, other, CopyMessage::Part { slot, epoch: 1, serial, part });
+    sent(&mut copies, &mut store);
+    assert_eq!(copies.served(slot).map(|view| view.epoch), Some(2));
+    (store.register(&place).expect("memory"), store.evicted(slot).expect("memory"))
+}
+
+#[test]
+fn a_newcomer_drops_what_nobody_has_any_more() {
+    assert_eq!(has_after_joining(None), (None, Some(Wall(7))));
+    assert!(has_after_joining(Some(Mutation::KeepsWhatNobodyHas)).0.is_some(), "it is this rule");
 }

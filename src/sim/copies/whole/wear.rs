@@ -6,7 +6,9 @@ use crate::sim::worn::Worn;
 
 impl World {
     pub(super) fn carry_out(&mut self, at: usize, work: Work) -> Done {
-        if let Work::Mend { doubtful, .. } = &work {
+        if let Work::Mend { doubtful, damaged, .. } = &work
+            && !(doubtful.is_empty() && damaged.is_empty())
+        {
             self.blurred.extend(doubtful.iter().map(|key| key.as_bytes()[1]));
             self.hit(if doubtful.is_empty() { "mended" } else { "doubtful" });
         }
@@ -14,6 +16,9 @@ impl World {
         let done = carry_out(work, &mut Worn { store, flipped });
         let fails = matches!(done, Done::Failed(_)) && !matches!(done, Done::Failed(Trouble::Damaged(_)));
         assert!(!fails, "memory fails: {done:?}");
+        if let Done::Dropped(1..) = done {
+            self.hit("forgotten");
+        }
         done
     }
 
