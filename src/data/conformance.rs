@@ -71,7 +71,8 @@ fn register(rng: &mut Rng, n: u64) -> Register {
     ];
     let id = |n: usize| OpId { node: Incarnation(n as u128), n: u64::MAX - n as u64, issued: Wall(300 << n) };
     let ended = (0..rng.index(8)).map(|n| (id(n), outcomes[n % 6].clone())).collect();
-    let recent = Recent::new(ended, (rng.below(2) == 0).then_some(Wall(n << 20)));
+    let gone = (0..rng.below(4)).map(|n| (Incarnation(n.into()), u64::MAX - n)).collect();
+    let recent = Recent::new(ended, (rng.below(2) == 0).then_some(Wall(n << 20))).with_gone(gone);
     let state = State { record, recent, doubtful: rng.below(4) == 0 };
     let accepted = Accepted { ballot: ballot(n), copied: rng.below(2) == 0, state };
     let promised = (rng.below(2) == 0).then(|| ballot(n + 128));

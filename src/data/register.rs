@@ -44,11 +44,16 @@ pub struct State {
 pub struct Recent {
     // The oldest first. Most keys have one or none.
     ended: Vec<(OpId, Outcome)>,
+    // When the latest of those was asked that are forgotten.
     evicted: Option<Wall>,
+    // And of each node's the highest number, those last that were forgotten last.
+    gone: Vec<(Incarnation, u64)>,
 }
 
 /// Operations remembered for each key, at most.
 pub const RECENT_MAX: usize = 16;
+/// Nodes of which a key knows up to which number their operations are forgotten, at most.
+pub const GONE_MAX: usize = 8;
 /// Operations that were asked so long before another are remembered no more: whoever tries one again is told that nobody knows.
 /// Longer than a request takes by default; what is remembered of a key that changes often must fit beside its record.
 const RECENT_FOR_MS: u64 = 15_000;
@@ -192,7 +197,17 @@ impl State {
 impl Recent {
     /// What was written down: operations, the oldest first, and when the latest was asked of those that are forgotten.
     pub fn new(ended: Vec<(OpId, Outcome)>, evicted: Option<Wall>) -> Self {
-        Self { ended, evicted }
+        Self { ended, evicted, gone: Vec::new() }
+    }
+
+    /// The same with what was written down of forgotten operations of single nodes.
+    pub fn with_gone(self, gone: Vec<(Incarnation, u64)>) -> Self {
+        Self { gone, ..self }
+    }
+
+    /// Nodes, and the highest number of an operation of theirs that is forgotten.
+    pub fn gone(&self) -> &[(Incarnation, u64)] {
+        &self.gone
     }
 
     /// The operations and how they ended, the oldest first.
@@ -215,27 +230,39 @@ impl Recent {
         self.ended.iter().find(|(of, _)| *of == id).map(|(_, outcome)| outcome)
     }
 
-    /// Whether it is forgotten whether an operation that was asked at that time was carried out.
-    pub fn may_have_forgotten(&self, id: OpId) -> bool {
-        self.evicted.is_some_and(|evicted| id.issued <= evicted)
+    /// Whether it is forgotten whether an operation was carried out. A node counts its operations, so that one of them is known
+    /// that comes late, after it was carried out at another try; without that those count that are tried again (`again`).
+    pub fn may_have_forgotten(&self, id: OpId, again: bool) -> bool {
+        let gone = self.gone.iter().any(|(node, n)| *node == id.node && id.n <= *n);
+        gone || again && self.evicted.is_some_and(|evicted| id.issued <= evicted)
     }
 
     fn remember(&mut self, id: OpId, outcome: &Outcome) {
         let old = Wall(id.issued.0.saturating_sub(RECENT_FOR_MS));
         let surplus = (self.ended.len() + 1).saturating_sub(RECENT_MAX);
         let mut at = 0;
-        let evicted = &mut self.evicted;
-        self.ended.retain(|(gone, _)| {
+        let (evicted, gone) = (&mut self.evicted, &mut self.gone);
+        self.ended.retain(|(op, _)| {
             at += 1;
-            let stays = at > surplus && gone.issued >= old;
+            let stays = at > surplus && op.issued >= old;
             if !stays {
-                *evicted = (*evicted).max(Some(gone.issued));
+                *evicted = (*evicted).max(Some(op.issued));
+                forget(gone, op);
             }
             stays
         });
         self.ended.reserve_exact(1);
         self.ended.push((id, outcome.clone()));
     }
+}
+
+/// An operation is remembered no more.
+fn forget(gone: &mut Vec<(Incarnation, u64)>, op: &OpId) {
+    let known = gone.iter().position(|(node, _)| *node == op.node).map(|at| gone.remove(at).1);
+    if gone.len() == GONE_MAX {
+        gone.remove(0);
+    }
+    gone.push((op.node, known.map_or(op.n, |n| n.max(op.n))));
 }
 
 /// What comes of an operation on a state.
@@ -269,8 +296,8 @@ pub fn operate(
     if let Some(outcome) = current.and_then(|state| state.recent.find(id)) {
         return Ok(Operated { state: current.cloned(), outcome: outcome.clone() });
     }
-    let may_have_forgotten = |state: &State| state.doubtful || state.recent.may_have_forgotten(id);
-    if again && command.is_write() && current.is_some_and(may_have_forgotten) {
+    let may_have_forgotten = |state: &State| again && state.doubtful || state.recent.may_have_forgotten(id, again);
+    if command.is_write() && current.is_some_and(may_have_forgotten) {
         return Err(Refusal::Forgotten);
     }
     if let Some(doubtful) = current.filter(|state| state.doubtful) {
@@ -365,8 +392,14 @@ mod tests {
         for n in 2..20 {
             state = operate(state.as_ref(), (id(n), &put("b")), false, ballot(0, n), Wall(9)).expect("new").state;
         }
-        let late = operate(state.as_ref(), (id(1), &put("a")), true, ballot(0, 30), Wall(9));
-        assert_eq!(late, Err(Refusal::Forgotten));
+        for again in [true, false] {
+            let late = operate(state.as_ref(), (id(1), &put("a")), again, ballot(0, 30), Wall(9));
+            assert_eq!(late, Err(Refusal::Forgotten), "also where its first try comes last");
+        }
+        let stranger = OpId { node: Incarnation(2), ..id(1) };
+        assert!(operate(state.as_ref(), (stranger, &put("a")), false, ballot(0, 30), Wall(9)).is_ok());
+        let again = operate(state.as_ref(), (stranger, &put("a")), true, ballot(0, 30), Wall(9));
+        assert_eq!(again, Err(Refusal::Forgotten), "nobody knows up to which number");
         let read = operate(state.as_ref(), (id(1), &Command::Get), true, ballot(0, 30), Wall(9)).expect("a read");
         assert_eq!(read.state, state, "a read leaves no trace");
         let mut register =

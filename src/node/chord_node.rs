@@ -52,7 +52,9 @@ pub struct ChordNode {
     // Operations that this node coordinates, and for whom.
     pub(super) operations: BTreeMap<u64, Asker>,
     pub(super) next_operation: u64,
-    /// The number of the latest operation of this node's users.
+    /// Who counts the operations of this node's users: another in each process, as it begins anew.
+    pub(super) op_node: Incarnation,
+    /// The number of the latest one.
     pub(super) next_op: u64,
 }
 
@@ -87,8 +89,8 @@ impl ChordNode {
             tasks: Tasks::new(config.overlay.first_request),
             jobs: Jobs::new(config.gauge),
             config,
-            // No earlier process of this node may have counted there.
-            next_op: Rng::new(!seed).next_u64() >> 1,
+            op_node: process(seed),
+            next_op: 0,
             rng: Rng::new(seed),
             inside: None,
             seeker: Seeker::default(),
@@ -553,6 +555,12 @@ impl ChordNode {
         }
         assert!(self.outputs.is_empty(), "outputs were not drained");
     }
+}
+
+/// Names a process in the names of its operations.
+fn process(seed: u64) -> Incarnation {
+    let mut rng = Rng::new(!seed);
+    Incarnation(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()))
 }
 
 /// How long a node that has given up waits for its neighbours to let it go.

@@ -86,7 +86,7 @@ impl OperateTask {
 impl ChordNode {
     pub(super) fn next_op_id(&mut self, now: Now) -> OpId {
         self.next_op += 1;
-        OpId { node: self.config.incarnation, n: self.next_op, issued: now.wall }
+        OpId { node: self.op_node, n: self.next_op, issued: now.wall }
     }
 
     pub(super) fn run_operate(&mut self, now: Now, id: u64, task: &mut OperateTask, wake: Wake) -> Next {

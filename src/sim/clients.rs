@@ -173,7 +173,7 @@ impl Tally {
 ///
 /// # Panics
 /// That is no answer to it, or a version names two values.
-pub(super) fn told(op: Op, number: u64, outcome: &Outcome, versions: &mut BTreeMap<Version, u64>) -> Op {
+pub fn told(op: Op, number: u64, outcome: &Outcome, versions: &mut BTreeMap<Version, u64>) -> Op {
     let mut names = |version: Version, value: u64| {
         let known = *versions.entry(version).or_insert(value);
         assert_eq!(known, value, "version {version} was given out twice");

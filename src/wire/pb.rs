@@ -445,6 +445,16 @@ pub struct State {
     /// Copies of it were damaged, and too few were left to tell whether this is the latest.
     #[prost(bool, tag = "4")]
     pub doubtful: bool,
+    #[prost(message, repeated, tag = "5")]
+    pub gone: ::prost::alloc::vec::Vec<Gone>,
+}
+/// Up to which number the operations of somebody are forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Gone {
+    #[prost(message, optional, tag = "1")]
+    pub node: ::core::option::Option<U128>,
+    #[prost(uint64, tag = "2")]
+    pub n: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Accepted {

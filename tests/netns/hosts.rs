@@ -24,7 +24,7 @@ pub struct Hosts {
 
 const PEER_PORT: u16 = 7000;
 /// In every host's own namespace, so that no fault comes between a node and its users.
-const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+pub const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
 impl Hosts {
     /// One ring of a node on each host. `None` where there can be no such network: it is said why.

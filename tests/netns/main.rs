@@ -11,5 +11,6 @@ mod support;
 
 mod faults;
 mod hosts;
+mod judged;
 mod lag;
 mod net;

@@ -141,7 +141,8 @@ impl Net {
         ip(&self.host(host), script).expect("the host's network is as told");
     }
 
-    fn host(&self, host: usize) -> String {
+    /// The namespace of a host.
+    pub fn host(&self, host: usize) -> String {
         format!("{}-{host}", self.prefix)
     }
 
@@ -218,7 +219,8 @@ fn remove_stale() -> Result<(), String> {
     Ok(())
 }
 
-fn in_namespace<T: Send>(name: &str, act: impl FnOnce() -> T + Send) -> T {
+/// Does something in this namespace.
+pub fn in_namespace<T: Send>(name: &str, act: impl FnOnce() -> T + Send) -> T {
     let namespace = File::open(Path::new("/run/netns").join(name)).expect("it was made");
     let act = || {
         let network = Some(LinkNameSpaceType::Network);

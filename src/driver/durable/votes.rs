@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! flags, then of these what the flags name, numbers as LEB128, nodes by their numbers in the table of nodes:
-//!   round of the version · ballot · promised ballot · when the latest forgotten operation was asked
+//!   round of the version · ballot · promised ballot · when the latest forgotten operation was asked · of how many nodes it is
+//!   known up to which number their operations are forgotten, and each: the node, the number
 //! then how many operations are remembered, and each: how it ended and what is the same as of the one before (a number),
 //!   its node, n and issued and with which version it ended; numbers that may be near those of the one before as the difference,
 //!   zigzag
@@ -20,6 +21,7 @@ const BALLOT: u64 = 1 << 3;
 const PROMISED: u64 = 1 << 4;
 const EVICTED: u64 = 1 << 5;
 const DOUBTFUL: u64 = 1 << 6;
+const GONE: u64 = 1 << 7;
 
 /// Of an operation: its version has the epoch, round and node of the one before.
 const SAME_WORD: u64 = 1 << 3;
@@ -47,6 +49,7 @@ pub(super) fn write(register: &Register, number: Number<'_>) -> Result<Option<Ve
         (PROMISED, register.promised().is_some()),
         (EVICTED, recent.evicted().is_some()),
         (DOUBTFUL, accepted.is_some_and(|accepted| accepted.state.doubtful)),
+        (GONE, !recent.gone().is_empty()),
     ];
     let flags = flags.iter().filter(|(_, is_set)| *is_set).fold(0, |all, (flag, _)| all | flag);
     if flags == 0 && recent.ended().is_empty() {
@@ -62,6 +65,13 @@ pub(super) fn write(register: &Register, number: Number<'_>) -> Result<Option<Ve
     }
     if let Some(Wall(evicted)) = recent.evicted() {
         put(&mut out, evicted);
+    }
+    if flags & GONE != 0 {
+        put(&mut out, recent.gone().len() as u64);
+        for (node, n) in recent.gone() {
+            put(&mut out, number(*node)?.cast_unsigned());
+            put(&mut out, *n);
+        }
     }
     put(&mut out, recent.ended().len() as u64);
     let mut before = Before { version, ..Before::default() };
@@ -151,6 +161,10 @@ pub(super) fn read(record: Option<Record>, vote: Option<&[u8]>, node: Node<'_>) 
     let ballot = if flags & BALLOT == 0 { version } else { Some(take_ballot(&mut vote, node)?) };
     let promised = if flags & PROMISED == 0 { None } else { Some(take_ballot(&mut vote, node)?) };
     let evicted = if flags & EVICTED == 0 { None } else { Some(Wall(take(&mut vote)?)) };
+    let mut gone = Vec::new();
+    for _ in 0..if flags & GONE == 0 { 0 } else { take(&mut vote)? } {
+        gone.push((node(take(&mut vote)?.cast_signed())?, take(&mut vote)?));
+    }
     let count = take(&mut vote)?;
     let mut ended = Vec::new();
     let mut before = Before { version, ..Before::default() };
@@ -183,7 +197,7 @@ pub(super) fn read(record: Option<Record>, vote: Option<&[u8]>, node: Node<'_>) 
     if flags & NOTHING_ACCEPTED != 0 {
         return Some(Register::new(promised, None));
     }
-    let state = State { record, recent: Recent::new(ended, evicted), doubtful: flags & DOUBTFUL != 0 };
+    let state = State { record, recent: Recent::new(ended, evicted).with_gone(gone), doubtful: flags & DOUBTFUL != 0 };
     Some(Register::new(promised, Some(Accepted { ballot: ballot?, copied: flags & COPIED != 0, state })))
 }
 

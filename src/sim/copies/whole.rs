@@ -17,7 +17,7 @@ use crate::base::{Capacity, Contact, Incarnation, Now, Rng, Span, Time, Wall};
 use crate::data::{Key, KeySpace, MemoryStore, Place, Store, Version, Work};
 use crate::replication::Neighbourhood;
 use crate::replication::copies::mutation::Mutation;
-use crate::replication::copies::{Copies, CopiesEffect, CopyMessage, PHASES};
+use crate::replication::copies::{Copies, CopiesEffect, CopyMessage, Operation, PHASES};
 use crate::sim::linear::History;
 
 struct Node {
@@ -48,6 +48,8 @@ struct World {
     nodes: Vec<Node>,
     net: Vec<(Contact, Contact, CopyMessage)>,
     asked: BTreeMap<u64, Asked>,
+    /// First tries that are still on their way.
+    late: Vec<(u8, Operation)>,
     /// Those that users ask for now.
     keys: [u8; KEYS],
     histories: BTreeMap<u8, History>,
@@ -69,7 +71,7 @@ const KEYS: usize = 3;
 const OPERATIONS_MIN: u64 = 500;
 const STORM_STEPS: u32 = 6_000;
 /// So old is a removal that is forgotten.
-const COLLECT_AFTER: Span = Span::millis(500);
+const COLLECT_AFTER: Span = Span::millis(1_500);
 const CALM_STEPS_MAX: u32 = 60_000;
 const REPLICAS: usize = 3;
 /// Members of the ring, at least.
@@ -117,6 +119,7 @@ impl World {
             nodes,
             net: Vec::new(),
             asked: BTreeMap::new(),
+            late: Vec::new(),
             keys: [0, 1, 2],
             histories: (0..3).map(|key| (key, History::default())).collect(),
             versions: (0..3).map(|key| (key, BTreeMap::new())).collect(),
@@ -360,6 +363,7 @@ impl World {
                 }
             }
             97..99 if !self.calm => self.ask(),
+            _ if !self.calm && !self.late.is_empty() && self.rng.chance(100) => self.deliver_late(),
             _ if !self.calm && self.rng.chance(150) => self.trouble(),
             _ => {}
         }
@@ -498,6 +502,7 @@ fn what_users_of_whole_nodes_are_told_is_linearizable_whatever_happens() {
         "flipped",
         "mended",
         "forgotten",
+        "late",
     ] {
         assert!(runs == 1 || hit.get(what).is_some_and(|count| *count > runs / 4), "{what}: {hit:?}");
     }

@@ -8,7 +8,7 @@ use super::super::decode::{
 use super::super::pb;
 use super::super::pb::envelope::Body;
 use crate::base::{Contact, Wall};
-use crate::data::register::{Accepted, OpId, RECENT_MAX, Recent, State};
+use crate::data::register::{Accepted, GONE_MAX, OpId, RECENT_MAX, Recent, State};
 use crate::data::{Answer, Ask, Digest, Key, Slot};
 use crate::replication::View;
 use crate::replication::chain::{MEMBERS_MAX, Promise, Turn};
@@ -184,11 +184,16 @@ fn state(state: Option<pb::State>) -> Decoded<State> {
     if state.recent.len() > RECENT_MAX {
         return Err(WireError::TooLarge("a list of operations"));
     }
+    if state.gone.len() > GONE_MAX {
+        return Err(WireError::TooLarge("a list of nodes"));
+    }
+    let gone = |of: pb::Gone| Ok((incarnation(of.node)?, of.n));
+    let gone = state.gone.into_iter().map(gone).collect::<Decoded<_>>()?;
     let ended = |of: pb::Ended| Ok((op_id(of.operation)?, outcome(of.outcome)?));
     let ended = state.recent.into_iter().map(ended).collect::<Decoded<_>>()?;
     Ok(State {
         record: state.record.map(record).transpose()?,
-        recent: Recent::new(ended, state.evicted.map(Wall)),
+        recent: Recent::new(ended, state.evicted.map(Wall)).with_gone(gone),
         doubtful: state.doubtful,
     })
 }

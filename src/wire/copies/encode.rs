@@ -5,6 +5,7 @@ use super::super::encode::{
 };
 use super::super::pb;
 use super::super::pb::envelope::Body;
+use crate::base::Incarnation;
 use crate::data::register::{Accepted, OpId, State};
 use crate::data::{Answer, Ask, Key, Outcome, Version};
 use crate::replication::View;
@@ -142,11 +143,13 @@ fn accepted(accepted: &Accepted) -> pb::Accepted {
 fn state(state: &State) -> pb::State {
     let ended =
         |(id, outcome): &(OpId, Outcome)| pb::Ended { operation: Some(op_id(id)), outcome: Some(outcome_pb(outcome)) };
+    let gone = |(node, n): &(Incarnation, u64)| pb::Gone { node: Some(u128_pb(node.0)), n: *n };
     pb::State {
         record: state.record.as_ref().map(record),
         recent: state.recent.ended().iter().map(ended).collect(),
         evicted: state.recent.evicted().map(|at| at.0),
         doubtful: state.doubtful,
+        gone: state.recent.gone().iter().map(gone).collect(),
     }
 }
 

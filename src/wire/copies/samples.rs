@@ -37,7 +37,11 @@ fn state() -> State {
         (id(4), Outcome::PreconditionFailed(None)),
         (id(5), Outcome::Replaced(ballot(2))),
     ];
-    State { record: Some(record), recent: Recent::new(ended, Some(Wall(5))), doubtful: true }
+    State {
+        record: Some(record),
+        recent: Recent::new(ended, Some(Wall(5))).with_gone(vec![(Incarnation(7), 400)]),
+        doubtful: true,
+    }
 }
 
 fn accepted() -> Accepted {

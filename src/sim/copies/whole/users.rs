@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{KEYS, NODES, World, draw, index, space};
-use crate::base::Incarnation;
+use super::{COLLECT_AFTER, KEYS, NODES, World, draw, index, space};
+use crate::base::{Incarnation, Span};
 use crate::data::Outcome;
 use crate::data::register::OpId;
+use crate::replication::View;
 use crate::replication::copies::mutation::Mutation;
 use crate::replication::copies::{Operation, Ran};
 use crate::sim::linear::{History, Op};
@@ -20,6 +21,8 @@ pub(super) struct Asked {
     pub tries: u32,
 }
 
+/// Of so many operations one is also carried out when nobody waits for it any more.
+const LATE_EVERY: u64 = 5;
 /// Operations on one key without an answer: the checker tries all of them.
 const OPEN_MAX: usize = 6;
 /// Of these, such that nobody waits for.
@@ -44,10 +47,41 @@ impl World {
         let number = self.next;
         let (op, command) = draw(&mut self.rng, number, &self.versions[&key]);
         self.histories.get_mut(&key).expect("a key").call(number, op);
-        let id = OpId { node: Incarnation(99), n: number, issued: self.time().wall };
+        let id = OpId { node: Incarnation(90 + u128::from(number % 3)), n: number, issued: self.time().wall };
         let operation = Operation { id, command, again: false };
-        self.asked.insert(number, Asked { key, op, operation, at: None, tries: 0 });
+        let is_late = number.is_multiple_of(LATE_EVERY) && operation.command.is_write();
+        let again = is_late;
+        if is_late {
+            // On its way for as long as may be; its user waits no longer, and asks somebody else.
+            self.late.push((key, operation.clone()));
+        }
+        self.asked.insert(number, Asked { key, op, operation: Operation { again, ..operation }, at: None, tries: 0 });
         self.try_once(number);
+    }
+
+    /// A first try arrives long after it was sent, most likely after others.
+    pub(super) fn deliver_late(&mut self) {
+        if self.late.is_empty() {
+            return;
+        }
+        let at = self.rng.index(self.late.len());
+        let (key, operation) = self.late.swap_remove(at);
+        // Nothing is on its way for as long as a removal is remembered. And what was carried out on a key that cannot be read is
+        // lost with it.
+        let age = Span::millis(self.time().wall.0 - operation.id.issued.0);
+        if age >= COLLECT_AFTER || self.blurred.contains(&key) {
+            return;
+        }
+        let (now, place) = (self.time(), space().place(Self::key(key)));
+        let views = self.nodes.iter().filter_map(|node| node.copies.as_ref()?.served(place.slot));
+        let first = views.max_by_key(|view| view.epoch).and_then(View::primary).map(|first| index(&first));
+        let Some(at) = first.filter(|at| self.nodes[*at].copies.is_some()) else { return };
+        if let Some(copies) = &mut self.nodes[at].copies {
+            // Nobody waits for the answer.
+            copies.run(now, 0, &place, operation);
+        }
+        self.hit("late");
+        self.drain(at);
     }
 
     /// Lets some member coordinate: mostly the first of a view that somebody knows.
