@@ -375,6 +375,12 @@ impl Copies {
 
     fn outdone(&mut self, now: Time, id: u64, by: Ballot) {
         let Some(op) = self.operations.ops.get_mut(&id) else { return };
+        if by.round == u64::MAX {
+            // Members of the next view have found that too few copies can be read: in this one nothing comes of it any more.
+            let again = op.may_be_done();
+            self.finish(now, id, Ran::NotNow { elsewhere: None, again });
+            return;
+        }
         op.outdone = Some(by);
         self.operations.numbers.remove(&op.number);
         let (place, had_ballot, tries) = (op.place.clone(), op.ballot.is_some(), op.tries);
