@@ -29,6 +29,8 @@ pub(super) struct Collector {
 struct Due {
     since: Time,
     next: Time,
+    // Something was removed since it was looked at last.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -64,13 +66,13 @@ impl Copies {
     /// Something was removed in a slot, or may have been.
     pub(super) fn has_removed(&mut self, now: Time, slot: Slot) {
         let next = now + self.collector.age;
-        self.collector.due.entry(slot).or_insert(Due { since: now, next });
+        self.collector.due.entry(slot).or_insert(Due { since: now, next, again: true }).again = true;
         self.timers.set_no_later(Timer::Collect, next);
     }
 
     /// The first member of a view looks once what there is from before.
     pub(super) fn may_have_removed(&mut self, now: Time, slot: Slot) {
-        let due = self.collector.due.entry(slot).or_insert(Due { since: now, next: now });
+        let due = self.collector.due.entry(slot).or_insert(Due { since: now, next: now, again: false });
         due.next = now;
         self.timers.set_no_later(Timer::Collect, now + LOOK_EVERY);
     }
@@ -98,6 +100,9 @@ impl Copies {
         let after = due.range(Slot(self.collector.last.0 + 1)..).find(is_due).or_else(|| due.iter().find(is_due));
         if let Some(slot) = after.map(|(slot, _)| *slot) {
             self.collector.last = slot;
+            if let Some(due) = self.collector.due.get_mut(&slot) {
+                due.again = false;
+            }
             if let Some(view) = self.served(slot).cloned() {
                 let before = Wall(wall.0.saturating_sub(self.collector.age.as_millis()));
                 let epoch = if self.mutated(Mutation::CollectsThePresent) { view.epoch + 1 } else { view.epoch };
@@ -128,7 +133,7 @@ impl Copies {
         } else if present >= PRESENT_MIN || present > 0 && now.since(due.since) >= PRESENT_FOR {
             due.since = now;
             self.propose(now, slot, view.members);
-        } else if present + young == 0 {
+        } else if present + young == 0 && !due.again {
             self.collector.due.remove(&slot);
         }
     }

@@ -163,7 +163,8 @@ impl Copies {
     /// with, and must not come to light again.
     pub(super) fn give_up_forced(&mut self, slot: Slot, views: &[View]) {
         let newest = self.held.get(&slot).and_then(|held| held.chain.newest());
-        let is_forced = |own: &View| views.last().is_some_and(|view| view.epoch >= own.epoch + EPOCHS_SKIPPED);
+        let is_forced =
+            |own: &View| views.last().is_some_and(|view| view.epoch >= own.epoch.saturating_add(EPOCHS_SKIPPED));
         if newest.is_some_and(is_forced) {
             self.drop_slot(slot);
         }
