@@ -47,7 +47,7 @@ enum Step {
     Survey { survey: Survey, open: BTreeMap<u64, (Contact, Slot)> },
     // Those who are missing are called.
     Try { open: BTreeMap<u64, Contact> },
-    Tell { open: BTreeSet<u64> },
+    Tell { open: BTreeMap<u64, Contact> },
     // A while, before the views are asked for again.
     Pause,
 }
@@ -103,32 +103,20 @@ impl ChordNode {
                 if open.is_empty() { self.surveyed(now, id, task) } else { Next::Pause(SILENCE) }
             }
             Step::Try { open } => {
-                match wake {
-                    Wake::Reply { request, reply: Reply::Info(info), .. } => {
-                        let called = open.remove(&request);
-                        if called.is_some_and(|called| called.incarnation == info.contact.incarnation) {
-                            let text =
-                                format!("{} answers: it is not lost, only not in the ring yet", info.contact.addr);
-                            return Next::Done(UserReply::Failed(Failure::Conflict(text)));
-                        }
-                    }
-                    Wake::Reply { request, .. } | Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
-                        open.remove(&request);
-                    }
-                    Wake::Go => open.clear(),
-                    _ => {}
+                if let Wake::Reply { request, reply: Reply::Info(info), .. } = &wake
+                    && open.get(request).is_some_and(|called| called.incarnation == info.contact.incarnation)
+                {
+                    let text = format!("{} answers: it is not lost, only not in the ring yet", info.contact.addr);
+                    return Next::Done(UserReply::Failed(Failure::Conflict(text)));
                 }
-                if open.is_empty() { self.tell_heirs(now, id, task) } else { Next::Pause(SILENCE) }
+                if is_over(open, &wake) { self.tell_heirs(now, id, task) } else { Next::Pause(SILENCE) }
             }
             Step::Tell { open } => {
-                match wake {
-                    Wake::Reply { request, .. } | Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
-                        open.remove(&request);
-                    }
-                    Wake::Go => open.clear(),
-                    _ => {}
+                if is_over(open, &wake) {
+                    pause(task)
+                } else {
+                    Next::Pause(SILENCE)
                 }
-                if open.is_empty() { pause(task) } else { Next::Pause(SILENCE) }
             }
             Step::Pause if matches!(wake, Wake::Go) => self.survey(now, id, task),
             Step::Pause => Next::Pause(SURVEY_AGAIN),
@@ -202,7 +190,7 @@ impl ChordNode {
         let me = self.inside.as_ref().map(|inside| inside.overlay.me());
         // Later attempts lie above, and no two are the same.
         let next = now.wall.0 << ATTEMPT_BITS | self.rng.below(1 << ATTEMPT_BITS);
-        let mut open = BTreeSet::new();
+        let mut open = BTreeMap::new();
         for (heir, cases) in by_heir {
             let what = cases.into_iter().map(|case| (case.slot, (case.epoch, case.of, &case.sources)));
             let recovery = |(run, (epoch, of, sources)): (_, (_, _, &Vec<_>))| {
@@ -214,7 +202,7 @@ impl ChordNode {
                 if Some(heir) == me {
                     self.recover_here(now, some);
                 } else {
-                    open.insert(self.call(id, heir, Call::Recover(some.to_vec())));
+                    open.insert(self.call(id, heir, Call::Recover(some.to_vec())), heir);
                 }
             }
         }
@@ -234,6 +222,18 @@ impl ChordNode {
             copies.recover(now.mono, recovery, &may);
         }
     }
+}
+
+/// Takes what has come of some calls. Whether nothing is waited for any more: whoever has not answered by now will not.
+fn is_over(open: &mut BTreeMap<u64, Contact>, wake: &Wake) -> bool {
+    match wake {
+        Wake::Reply { request, .. } | Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
+            open.remove(request);
+        }
+        Wake::Go => open.clear(),
+        _ => {}
+    }
+    open.is_empty()
 }
 
 fn pause(task: &mut RecoverTask) -> Next {

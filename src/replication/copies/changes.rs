@@ -312,9 +312,10 @@ impl Copies {
         held.fetching = None;
         if is_forced {
             self.finish_recovery(now, slot);
+        } else {
+            held.chain.complete(view.epoch);
         }
         let Some(held) = self.held.get_mut(&slot) else { return false };
-        held.chain.complete(view.epoch);
         (held.asked, held.asks) = (None, 0);
         if held.chain.served() == Some(&view) {
             held.idle_since = None;
