@@ -533,3 +533,57 @@ fn a_taken_port_is_an_error_before_anything_is_started() {
     config.listen = served.addr;
     assert!(chordkv::driver::http::HttpFront::bind(config).is_err());
 }
+
+// Requests that are put off.
+
+#[test]
+fn requests_that_are_put_off_hold_no_private_connection_and_come_again_when_they_are_called() {
+    let served = serve_default();
+    let mut waiting: Vec<Client> = (0..100).map(|_| served.client()).collect();
+    for (number, client) in waiting.iter_mut().enumerate() {
+        client.send(format!("GET /park/{number} HTTP/1.1\r\nHost: h\r\nX-Gate-Parked: 7\r\n\r\n"));
+    }
+    common::wait_until("all are put off", || served.seen.lock().unwrap().len() == 100);
+    served.still_serves();
+    let handle = served.handle.as_ref().unwrap();
+    (0..100).for_each(|number| handle.resume(number));
+    for (number, client) in waiting.iter_mut().enumerate() {
+        assert_eq!(client.answer().text(), format!("{number} comes again as {number}"));
+        assert_eq!(client.get("/k").text(), "GET /k ", "the connection goes on");
+    }
+    // Called before it was put off.
+    handle.resume(200);
+    assert_eq!(served.client().get("/park/200").text(), "200 comes again as 200");
+}
+
+#[test]
+fn when_the_gate_stops_what_was_put_off_is_told_so() {
+    let mut served = serve_default();
+    let mut client = served.client();
+    client.send("GET /park/1 HTTP/1.1\r\nHost: h\r\n\r\n");
+    common::wait_until("it is put off", || served.seen.lock().unwrap().len() == 1);
+    let handle = served.handle.take().unwrap();
+    handle.begin_stop(PATIENCE);
+    client.answer().is_problem(503, "stopping");
+    handle.stop(PATIENCE);
+}
+
+#[test]
+fn no_more_than_half_of_all_connections_may_wait_so() {
+    let mut config = config();
+    config.connections_max = 8;
+    let served = serve(config);
+    let mut waiting: Vec<Client> = (0..4).map(|_| served.client()).collect();
+    for (number, client) in waiting.iter_mut().enumerate() {
+        client.send(format!("GET /park/{number} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        common::wait_until("it is put off", || served.seen.lock().unwrap().len() == number + 1);
+    }
+    served.client().get("/park/9").is_problem(503, "too_many_waiting");
+    // Whoever goes makes room.
+    drop(waiting.pop());
+    common::wait_until("there is room", || {
+        let mut client = served.client();
+        served.handle.as_ref().unwrap().resume(9);
+        client.get("/park/9").status == 200
+    });
+}

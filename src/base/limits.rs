@@ -47,6 +47,15 @@ pub const LIST_LIMIT_MAX: usize = 1_000;
 /// Keys in one page of a listing unless the user says otherwise.
 pub const LIST_LIMIT_DEFAULT: usize = 100;
 
+/// Changes in one answer to who watches.
+pub const WATCHED_AT_ONCE_MAX: usize = 256;
+/// Filters that a node is told of at once, and their bytes.
+pub const FILTERS_MAX: usize = 64;
+/// See [`FILTERS_MAX`].
+pub const FILTER_BYTES_MAX: usize = 16 << 10;
+/// Keys in one notice of changes.
+pub const HINTS_MAX: usize = 256;
+
 /// User requests in progress on one node; beyond it they are answered 503.
 pub const REQUESTS_MAX: usize = 1_024;
 

@@ -65,6 +65,9 @@ pub(super) enum Command {
     /// List the keys of the whole ring
     #[command(after_help = LS_EXAMPLES)]
     Ls(LsArgs),
+    /// Tell of changes of a key, or of all keys that begin the same, as they happen
+    #[command(after_help = WATCH_EXAMPLES)]
+    Watch(WatchArgs),
     /// Write all keys to a stream of JSON lines, for a backup or another ring
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
@@ -205,6 +208,25 @@ pub(super) struct LsArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(super) struct WatchArgs {
+    /// The key, any bytes; what is there now comes first
+    #[arg(value_parser = key(), required_unless_present = "prefix", conflicts_with = "prefix")]
+    pub key: Option<Key>,
+    /// All keys that begin so; the empty text for every key
+    #[arg(long)]
+    pub prefix: Option<OsString>,
+    /// Show the keys that are there already first
+    #[arg(long, requires = "prefix")]
+    pub existing: bool,
+    /// End with the first change from now on
+    #[arg(long, conflicts_with = "existing")]
+    pub once: bool,
+    /// Print one JSON object a line (NDJSON), with the value
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(super) struct ExportArgs {
     /// Only keys that begin so
     pub prefix: Option<OsString>,
@@ -321,6 +343,17 @@ Examples:
   chordkv ls
   chordkv ls photos/ --long
   chordkv ls --limit 10 --json";
+
+const WATCH_EXAMPLES: &str = "\
+A line for each change: put KEY SIZE ETAG, or delete KEY, also where a key has expired. Of
+changes that follow each other closely only the latest may be told. It goes on until it is
+stopped, also when the node is started again meanwhile.
+
+Examples:
+  chordkv watch config/app
+  chordkv watch --prefix jobs/ --existing
+  chordkv watch --once config/app
+  chordkv watch --prefix '' --json";
 
 const EXPORT_EXAMPLES: &str = "\
 One JSON object a line: key, value (or value_base64), content_type, etag and expires_at, in the

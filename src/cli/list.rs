@@ -53,18 +53,23 @@ pub(super) struct Item {
     pub key: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub key_base64: bool,
-    size: u64,
-    etag: String,
+    pub size: u64,
+    pub etag: String,
     content_type: String,
     expires_in: Option<u64>,
 }
 
 impl Item {
     /// The key for a terminal.
-    fn shown(&self) -> String {
-        let decoded = if self.key_base64 { STANDARD.decode(&self.key).ok() } else { None };
-        escaped(decoded.as_deref().unwrap_or(self.key.as_bytes()))
+    pub fn shown(&self) -> String {
+        shown(&self.key, self.key_base64)
     }
+}
+
+/// A key for a terminal.
+pub(super) fn shown(key: &str, is_base64: bool) -> String {
+    let decoded = if is_base64 { STANDARD.decode(key).ok() } else { None };
+    escaped(decoded.as_deref().unwrap_or(key.as_bytes()))
 }
 
 fn write_page(items: &[Item], args: &LsArgs, table: &mut Table, out: &mut dyn Write) -> Result<(), Failure> {

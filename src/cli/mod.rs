@@ -35,6 +35,7 @@ mod text;
 mod trace;
 mod url;
 mod values;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -93,6 +94,7 @@ fn dispatch(cli: Cli, env: &Env, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Put(args) => kv::put(&client()?, &args, out),
         Command::Del(args) => kv::del(&client()?, &args),
         Command::Ls(args) => list::ls(&client()?, &args, out),
+        Command::Watch(args) => watch::watch(&client()?, &args, out),
         Command::Export(args) => backup::export(&client()?, &args, out),
         Command::Import(args) => backup::import(&client()?, &args),
         Command::Ring(args) => ring::ring(&client()?, &args, out),

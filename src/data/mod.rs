@@ -14,6 +14,7 @@ pub mod register;
 pub mod store;
 pub mod user;
 pub mod vote;
+pub mod watch;
 pub mod work;
 
 pub use command::{Applied, Change, Command, Condition, Outcome, Put, Tag, apply};
@@ -22,4 +23,5 @@ pub use record::{Record, Version};
 pub use store::{Chunk, Cursor, MemoryStore, Store, Trouble, Usage};
 pub use user::{Check, Failure, Item, ListQuery, Page, UserReply, UserRequest};
 pub use vote::{Answer, Ask, Vote};
+pub use watch::{Filter, Hint, Resume, Seen, WatchQuery, Watched};
 pub use work::{Digest, Done, Gauge, Work, carry_out, gauge};

@@ -6,6 +6,7 @@ use super::command::{Command, Outcome};
 use super::key::Key;
 use super::record::Version;
 use super::store::Trouble;
+use super::watch::{WatchQuery, Watched};
 use crate::base::{Span, Wall};
 
 /// One request of a user.
@@ -24,6 +25,8 @@ pub enum UserRequest {
     List(ListQuery),
     /// The same of the keys that the node asked holds itself.
     ListHere(ListQuery),
+    /// Changes of keys, once there are any.
+    Watch(WatchQuery),
     /// The way of a lookup, hop by hop.
     Lookup(Key),
     /// Every node of the ring.
@@ -68,6 +71,11 @@ pub enum UserReply {
     },
     /// Of a listing.
     Page(Page),
+    /// Changes of what is watched.
+    Watched(Watched),
+    /// Nothing has changed yet: to be asked again, with this number, once the node says so
+    /// ([`Output::Resume`](crate::node::Output::Resume)).
+    Parked(u64),
     /// A JSON document: of a lookup, the ring, the node.
     Json(Vec<u8>),
     /// The node has begun to leave.
@@ -132,6 +140,13 @@ pub enum Failure {
     NotServing(String),
     /// What was asked for does not fit what is there; nothing was changed. Says what is there.
     Conflict(String),
+    /// Changes since then are not known any more: list, and watch from now on.
+    TooOld,
+    /// More keys than this are to be watched.
+    TooMany {
+        /// So many can be.
+        limit: usize,
+    },
     /// The store of the key's holder could not do it; nothing was changed.
     Trouble(Trouble),
 }

@@ -162,6 +162,7 @@ impl EventLoop {
             }
             Output::Dial { seed } => self.resolve(seed),
             Output::Reply { token, reply } => self.users.answer(token, reply),
+            Output::Resume(parked) => self.users.resume(parked),
             Output::Event(event) => log(&event),
             Output::Ring(params) => {
                 if let Err(error) = self.storage.start(&params, self.me, &self.waker) {

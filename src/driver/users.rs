@@ -57,6 +57,11 @@ impl Users {
         }
     }
 
+    /// Has a request asked again that was put off.
+    pub fn resume(&self, parked: u64) {
+        self.http.resume(parked);
+    }
+
     /// Takes no more requests; those in progress have so long to be answered.
     pub fn begin_stop(&self, grace: Duration) {
         self.http.begin_stop(grace);

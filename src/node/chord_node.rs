@@ -19,9 +19,10 @@ use super::params::RingParams;
 use super::recover::RecoverTask;
 use super::seek::Seeker;
 use super::stale::StaleTask;
-use super::task::{Kind, Tasks, Wake};
+use super::task::{Kind, Tasks, Wake, Whose};
 use super::trace::TraceTask;
 use super::walk::WalkTask;
+use super::watch::{WatchTask, Watching};
 use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Timers};
 use crate::data::{Check, Failure, Usage, UserReply, UserRequest};
 use crate::overlay::{Answer, Effect, JoinFailed, LookupFailed, Overlay, OverlayConfig, RingMessage, Standing};
@@ -49,6 +50,7 @@ pub struct ChordNode {
     // Who said goodbye last.
     departed: Option<Incarnation>,
     pub(super) moved: Moved,
+    pub(super) watching: Watching,
     // Operations that this node coordinates, and for whom.
     pub(super) operations: BTreeMap<u64, Asker>,
     pub(super) next_operation: u64,
@@ -72,6 +74,8 @@ pub(super) enum NodeTimer {
     Seeds,
     /// Leaving has taken too long.
     Drain,
+    /// Something is to be done for those who watch keys.
+    Watch,
     /// A request's pause, or its time, is over.
     Task(u64),
 }
@@ -103,6 +107,7 @@ impl ChordNode {
             last_one: false,
             departed: None,
             moved: Moved::default(),
+            watching: Watching::default(),
             operations: BTreeMap::new(),
             next_operation: 0,
         }
@@ -208,6 +213,7 @@ impl ChordNode {
                 NodeTimer::Expire => self.collect_expired(now),
                 NodeTimer::Remember => self.remember(),
                 NodeTimer::Seeds => self.look_for_seeds(now),
+                NodeTimer::Watch => self.watch_due(now),
                 NodeTimer::Drain => self.give_up(now, |keys| Stop::DrainTimeout { keys }),
                 NodeTimer::Task(id) => self.task_due(now, id),
             }
@@ -246,6 +252,11 @@ impl ChordNode {
                     inside.copies.handle_message(now.mono, from, *message);
                 }
             }
+            Message::Notice { number, hints } => {
+                if inside.overlay.handle_alive(now.mono, from) {
+                    self.on_changed_elsewhere(now, from, number, hints);
+                }
+            }
             Message::Call { request, call } => {
                 if inside.overlay.handle_alive(now.mono, from) {
                     self.serve_call(now, from, request, call);
@@ -268,8 +279,8 @@ impl ChordNode {
                 let place = inside.params.space.place(key);
                 self.operate_here(now, asker, &place, operation).map(Reply::Ran)
             }
-            Call::List(query) => {
-                self.list_here(now, asker, &query, false);
+            Call::List { query, all } => {
+                self.list_here(now, asker, &query, all);
                 None
             }
             Call::Peek(key) => {
@@ -283,6 +294,11 @@ impl ChordNode {
                 self.recover_here(now, &of);
                 Some(Reply::Recovering)
             }
+            Call::Watch { prefix, from } => {
+                self.watch_for(now, to, request, prefix, from);
+                None
+            }
+            Call::Follow { filters, lasts } => Some(self.follow_here(now, to, filters, lasts)),
         };
         if let Some(reply) = reply {
             self.reply(to, request, reply);
@@ -324,7 +340,7 @@ impl ChordNode {
             }
             request => match self.task_for(now, request) {
                 Ok(kind) => {
-                    self.start_task(now, token, kind);
+                    self.start_task(now, Whose::User(token), kind);
                     return;
                 }
                 Err(reply) => reply,
@@ -346,6 +362,7 @@ impl ChordNode {
             UserRequest::ReadAny(key) => Ok(Kind::Stale(StaleTask::new(params.space.place(key)))),
             UserRequest::List(query) => Ok(Kind::List(ListTask::new(query, false))),
             UserRequest::ListHere(query) => Ok(Kind::List(ListTask::new(query, true))),
+            UserRequest::Watch(query) => Ok(Kind::Watch(Box::new(WatchTask::new(query)))),
             UserRequest::Lookup(key) => Ok(Kind::Trace(TraceTask::new(params.space.place(key), now.mono))),
             UserRequest::Ring => Ok(Kind::Walk(WalkTask::default())),
             UserRequest::Node => Err(self.node_report(now)),
@@ -463,10 +480,11 @@ impl ChordNode {
                 self.on_effect(now, effect);
             } else if let Some(effect) = inside.copies.poll_effect() {
                 self.on_copies_effect(now, effect);
-            } else {
+            } else if !self.tell_ended(now) {
                 break;
             }
         }
+        self.send_notices();
         if self.reform_at_once(now) {
             self.settle(now);
             return;

@@ -5,12 +5,15 @@ use super::inside::Inside;
 use super::io::Output;
 use super::job::Asker;
 use super::message::{Message, Reply};
-use super::task::Wake;
+use super::operate::OperateTask;
+use super::task::{Kind, Wake, Whose};
 use crate::base::Now;
 use crate::data::{Command, Place};
 use crate::replication::View;
 use crate::replication::copies::{CopiesEffect, MAINTAIN_INTERVAL, Operation, Ran};
 
+/// Expired records of others that are read at once.
+const READ_FOR_OTHERS_MAX: usize = 16;
 /// The ticket of lookups for the copies; tasks count from 1.
 pub(super) const OWNER_TICKET: u64 = 0;
 
@@ -35,6 +38,10 @@ impl ChordNode {
                 if let Some(inside) = &mut self.inside {
                     inside.overlay.lookup(now.mono, OWNER_TICKET, inside.owner_target(slot));
                 }
+                return;
+            }
+            CopiesEffect::Changed { key, hint, coordinated } => {
+                self.on_changed(now, key, hint, coordinated);
                 return;
             }
             CopiesEffect::Took(_) => self.moved.took += 1,
@@ -73,18 +80,25 @@ impl ChordNode {
         }
     }
 
-    /// Records have expired: those that this node is the first to look after are removed as a user would find out.
+    /// Records have expired: those that this node is the first to look after are removed as a user would find out. Whether
+    /// there are any. The others after a while, too: their first member may not have them.
     pub(super) fn remove_expired(&mut self, now: Now, due: Vec<Place>) -> bool {
-        let mut is_any = false;
-        for place in due {
-            let Some(inside) = &self.inside else { return false };
-            let me = inside.overlay.me().incarnation;
-            let is_first = |view: &View| view.primary().is_some_and(|first| first.incarnation == me);
-            if inside.copies.view(place.slot).is_some_and(is_first) {
-                let id = self.next_op_id(now);
-                let operation = Operation { id, command: Command::Get, again: false };
-                is_any |= self.operate_here(now, Asker::Nobody, &place, operation).is_none();
+        let Some(inside) = &self.inside else { return false };
+        let me = inside.overlay.me().incarnation;
+        let is_first = |view: &View| view.primary().is_some_and(|first| first.incarnation == me);
+        let (own, others): (Vec<Place>, Vec<Place>) =
+            due.into_iter().partition(|place| inside.copies.view(place.slot).is_some_and(is_first));
+        let is_late = self.jobs.is_late(now.mono, !others.is_empty());
+        for place in others.into_iter().take(if is_late { READ_FOR_OTHERS_MAX } else { 0 }) {
+            if let Ok(read) = OperateTask::new(place, Command::Get, 0) {
+                self.start_task(now, Whose::Nobody, Kind::Operate(read));
             }
+        }
+        let mut is_any = false;
+        for place in own {
+            let id = self.next_op_id(now);
+            let operation = Operation { id, command: Command::Get, again: false };
+            is_any |= self.operate_here(now, Asker::Nobody, &place, operation).is_none();
         }
         is_any
     }

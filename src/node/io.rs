@@ -187,6 +187,8 @@ pub enum Output {
         /// The answer.
         reply: UserReply,
     },
+    /// Ask again what was put off under this number ([`UserReply::Parked`]).
+    Resume(u64),
     /// The answer to [`Input::Lookup`].
     LookedUp {
         /// As in the input.

@@ -6,7 +6,7 @@ use super::chord_node::{ChordNode, NodeTimer};
 use super::io::Output;
 use super::message::{Message, Reply};
 use super::task::Wake;
-use crate::base::{Contact, Now, Span};
+use crate::base::{Contact, Now, Span, Time};
 use crate::data::register::grant;
 use crate::data::{Answer, Ask, Done, Gauge, ListQuery, Outcome, Place, Vote, Work};
 use crate::replication::SlotRun;
@@ -18,6 +18,8 @@ pub(super) struct Jobs {
     next: u64,
     // Expired records are being removed: until that is done nobody needs to be woken for them.
     collecting: bool,
+    // Since when there are expired records here that others should remove.
+    others_expired: Option<Time>,
     /// How the store stood after the latest one.
     pub gauge: Gauge,
 }
@@ -25,6 +27,14 @@ pub(super) struct Jobs {
 impl Jobs {
     pub fn new(gauge: Gauge) -> Self {
         Self { gauge, ..Self::default() }
+    }
+
+    /// Whether others should have removed their expired records by now. Then they have as long again.
+    pub fn is_late(&mut self, now: Time, are_any: bool) -> bool {
+        let since = self.others_expired.filter(|_| are_any).unwrap_or(now);
+        let is_late = now.since(since) >= OTHERS_LATE;
+        self.others_expired = are_any.then_some(if is_late { now } else { since });
+        is_late
     }
 }
 
@@ -59,6 +69,8 @@ pub(super) enum Asker {
 
 /// Expired records removed in one go.
 const EXPIRED_BATCH: usize = 256;
+/// So long an expired record of others is left to them.
+const OTHERS_LATE: Span = Span::secs(3);
 /// The longest wait for an expiry: wall clocks jump.
 const EXPIRY_WAIT_MAX: Span = Span::secs(60);
 /// Between two tries while the store takes no removals either.

@@ -120,7 +120,7 @@ impl ChordNode {
                 match list.looking {
                     // It owns more slots than the one that was looked for, and most likely holds them.
                     Some(_) if Some(answer.owner) != me && list.asked.insert(answer.owner.incarnation) => {
-                        let request = self.call(id, answer.owner, Call::List(list.query.clone()));
+                        let request = self.call(id, answer.owner, Call::List { query: list.query.clone(), all: false });
                         list.asking.insert(request, answer.owner);
                     }
                     Some(slot) if Some(answer.owner) != me => {
@@ -137,7 +137,7 @@ impl ChordNode {
                 list.reading = false;
                 self.cover(list, &served, page);
             }
-            Wake::Stepped(_) | Wake::Operated(_) | Wake::Peeked(_) => {}
+            _ => {}
         }
         self.list_on(now, id, list)
     }
@@ -178,7 +178,7 @@ impl ChordNode {
         }
         for holder in holders {
             if list.asking.len() < ASKED_MAX && list.asked.insert(holder.incarnation) {
-                let request = self.call(id, holder, Call::List(list.query.clone()));
+                let request = self.call(id, holder, Call::List { query: list.query.clone(), all: false });
                 list.asking.insert(request, holder);
             }
         }

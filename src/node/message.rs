@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::base::Contact;
-use crate::data::{Key, ListQuery, Outcome, Page, Slot};
+use crate::base::{Contact, Span};
+use crate::data::{Filter, Hint, Key, ListQuery, Outcome, Page, Resume, Slot, Watched};
 use crate::overlay::{RingMessage, Standing};
 use crate::replication::copies::{CopyMessage, Operation, Ran, Recovery};
 use crate::replication::survey::Said;
@@ -17,6 +17,13 @@ pub enum Message {
     Ring(RingMessage),
     /// Of the copies.
     Copies(Box<CopyMessage>),
+    /// Keys have changed that the receiver watches, or may have.
+    Notice {
+        /// Counts what it is told.
+        number: u64,
+        /// The keys, at most [`HINTS_MAX`](crate::base::limits::HINTS_MAX).
+        hints: Vec<(Key, Hint)>,
+    },
     /// A question on behalf of a user.
     Call {
         /// Chosen by the caller, repeated in the reply.
@@ -43,8 +50,13 @@ pub enum Call {
         /// The operation.
         operation: Operation,
     },
-    /// List the keys of the slots that you hold.
-    List(ListQuery),
+    /// List the keys of slots that you hold.
+    List {
+        /// Which page.
+        query: ListQuery,
+        /// Of all slots, not only of those that you are to tell of.
+        all: bool,
+    },
     /// What do you have under this key, old or new?
     Peek(Key),
     /// Who holds this slot, as far as you know?
@@ -55,6 +67,20 @@ pub enum Call {
     Survey(Slot),
     /// Go on with what is left of these slots.
     Recover(Vec<Recovery>),
+    /// Tell me of changes of these keys.
+    Follow {
+        /// Which.
+        filters: Vec<Filter>,
+        /// Not longer, unless asked again.
+        lasts: Span,
+    },
+    /// What has changed since you gave this token?
+    Watch {
+        /// Of which keys.
+        prefix: Vec<u8>,
+        /// The token.
+        from: Resume,
+    },
 }
 
 /// The answer to a [`Call`].
@@ -79,6 +105,15 @@ pub enum Reply {
     Survey(Vec<(SlotRun, Said)>),
     /// To [`Call::Recover`]: it is about to.
     Recovering,
+    /// To [`Call::Follow`].
+    Following {
+        /// Of the latest [`Message::Notice`] that was sent.
+        number: u64,
+        /// Who else may have to be told.
+        neighbours: Vec<Contact>,
+    },
+    /// To [`Call::Watch`]: changes, perhaps none; `None`: that is not known any more.
+    Watched(Option<Box<Watched>>),
 }
 
 /// A node, as it describes itself.
@@ -129,7 +164,7 @@ impl Message {
                 _ => Lane::Bulk,
             },
             Self::Ring(_) => Lane::Maintenance,
-            Self::Call { .. } | Self::Reply { .. } => Lane::Request,
+            Self::Notice { .. } | Self::Call { .. } | Self::Reply { .. } => Lane::Request,
         }
     }
 }

@@ -19,6 +19,7 @@ mod stale;
 mod task;
 mod trace;
 mod walk;
+mod watch;
 
 pub use chord_node::ChordNode;
 pub use io::{Event, Hope, Input, Memory, NodeConfig, Output, Stop};

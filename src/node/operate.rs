@@ -135,7 +135,7 @@ impl ChordNode {
                 task.turn += 1;
                 self.pause(BUSY_PAUSE)
             }
-            Wake::Stepped(_) | Wake::Peeked(_) | Wake::Listed { .. } => Next::Wait,
+            _ => Next::Wait,
         }
     }
 

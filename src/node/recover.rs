@@ -221,6 +221,7 @@ impl ChordNode {
         for recovery in recoveries {
             copies.recover(now.mono, recovery, &may);
         }
+        self.watchers_have_missed(now);
     }
 }
 

@@ -62,7 +62,7 @@ impl ChordNode {
                 }
             }
             Wake::Reply { .. } | Wake::Undelivered { .. } | Wake::Lost { .. } => task.call = None,
-            Wake::Stepped(_) | Wake::Operated(_) | Wake::Listed { .. } => return Next::Wait,
+            _ => return Next::Wait,
         }
         self.try_stale(now, id, task)
     }

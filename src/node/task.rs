@@ -1,6 +1,6 @@
 //! User requests in progress: what each waits for, and by when it must be answered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::list::ListTask;
 use super::message::{Call, Message, Reply};
@@ -8,6 +8,7 @@ use super::recover::RecoverTask;
 use super::stale::StaleTask;
 use super::trace::TraceTask;
 use super::walk::WalkTask;
+use super::watch::{FeedTask, FollowTask, WatchTask};
 use crate::base::limits::REQUESTS_MAX;
 use crate::base::{Contact, Incarnation, Now, Span, Time};
 use crate::data::{Failure, Outcome, Page, UserReply};
@@ -26,6 +27,8 @@ pub(super) struct Tasks {
     calls: BTreeMap<u64, (u64, Contact)>,
     calls_to: BTreeSet<(Incarnation, u64)>,
     calls_of: BTreeSet<(u64, u64)>,
+    // What tasks are to hear of others that they have started.
+    ended: VecDeque<(u64, u64, UserReply)>,
     next: u64,
 }
 
@@ -37,10 +40,26 @@ impl Tasks {
 
 #[derive(Debug)]
 struct Task {
-    // The driver's name for the request.
-    token: u64,
+    whose: Whose,
     deadline: Time,
     kind: Kind,
+}
+
+/// Whom the reply is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// A user: the driver's name for the request.
+    User(u64),
+    /// Another task, with its name for this one.
+    Task(u64, u64),
+    /// A peer, who calls for a user of its own.
+    Peer { to: Contact, request: u64 },
+    /// What somebody watches, by its number.
+    Feed(u64),
+    /// Those who are watched for.
+    Watching,
+    /// Nobody: it is for what it does.
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -51,6 +70,9 @@ pub(super) enum Kind {
     Walk(WalkTask),
     Trace(TraceTask),
     Recover(Box<RecoverTask>),
+    Watch(Box<WatchTask>),
+    Follow(FollowTask),
+    Feed(FeedTask),
 }
 
 /// What a task waited for and has now come.
@@ -74,6 +96,10 @@ pub(super) enum Wake {
     Peeked(Option<Outcome>),
     /// This node's store has listed keys, of the slots named.
     Listed { served: Vec<(SlotRun, u64)>, page: Page },
+    /// A task that this one has started is done.
+    Ended { part: u64, reply: UserReply },
+    /// There is no room for what it watches.
+    TooMuch,
 }
 
 /// What a task does next.
@@ -88,15 +114,15 @@ pub(super) enum Next {
 }
 
 impl ChordNode {
-    pub(super) fn start_task(&mut self, now: Now, token: u64, kind: Kind) {
+    pub(super) fn start_task(&mut self, now: Now, whose: Whose, kind: Kind) {
         if self.tasks.running.len() >= REQUESTS_MAX {
-            self.answer(token, UserReply::Failed(Failure::Overloaded));
+            self.deliver(now, whose, UserReply::Failed(Failure::Overloaded));
             return;
         }
         self.tasks.next += 1;
         let id = self.tasks.next;
         let deadline = now.mono + self.config.request_deadline;
-        self.tasks.running.insert(id, Task { token, deadline, kind });
+        self.tasks.running.insert(id, Task { whose, deadline, kind });
         self.wake(now, id, Wake::Go);
     }
 
@@ -111,6 +137,9 @@ impl ChordNode {
             Kind::Walk(walk) => self.run_walk(now, id, walk, wake),
             Kind::Trace(trace) => self.run_trace(now, id, trace, wake),
             Kind::Recover(recover) => self.run_recover(now, id, recover, wake),
+            Kind::Watch(watch) => self.run_watch(now, id, watch, wake),
+            Kind::Follow(follow) => self.run_follow(now, id, follow, wake),
+            Kind::Feed(feed) => self.run_feed(now, id, feed, wake),
         };
         let next = match next {
             Next::Pause(span) if now.mono + span >= task.deadline => Next::Wait,
@@ -120,7 +149,7 @@ impl ChordNode {
             Next::Done(reply) => {
                 self.timers.cancel(NodeTimer::Task(id));
                 self.forget_calls(id);
-                self.answer(task.token, reply);
+                self.deliver(now, task.whose, reply);
                 return;
             }
             Next::Pause(span) => self.timers.set(NodeTimer::Task(id), now.mono + span),
@@ -142,11 +171,24 @@ impl ChordNode {
                 Kind::Stale(_) => StaleTask::timed_out(),
                 Kind::List(list) => list.timed_out(),
                 Kind::Recover(recover) => recover.timed_out(),
-                Kind::Walk(_) | Kind::Trace(_) => Failure::Timeout { maybe_applied: false },
+                Kind::Watch(watch) => watch.timed_out(),
+                Kind::Walk(_) | Kind::Trace(_) | Kind::Follow(_) | Kind::Feed(_) => {
+                    Failure::Timeout { maybe_applied: false }
+                }
             };
             self.forget_calls(id);
-            self.answer(task.token, UserReply::Failed(failure));
+            self.deliver(now, task.whose, UserReply::Failed(failure));
         }
+    }
+
+    /// Tells one task of another that it has started, if that is done.
+    pub(super) fn tell_ended(&mut self, now: Now) -> bool {
+        let ended = self.tasks.ended.pop_front();
+        let is_any = ended.is_some();
+        if let Some((id, part, reply)) = ended {
+            self.wake(now, id, Wake::Ended { part, reply });
+        }
+        is_any
     }
 
     /// Sends a call for a task. Its reply, or the lack of one, wakes the task.
@@ -227,7 +269,18 @@ impl ChordNode {
         self.tasks.running.len()
     }
 
-    fn answer(&mut self, token: u64, reply: UserReply) {
-        self.outputs.push_back(Output::Reply { token, reply });
+    fn deliver(&mut self, now: Now, whose: Whose, reply: UserReply) {
+        match whose {
+            Whose::User(token) => self.outputs.push_back(Output::Reply { token, reply }),
+            // Whoever started it may just be running.
+            Whose::Task(id, part) => self.tasks.ended.push_back((id, part, reply)),
+            Whose::Peer { to, request } => {
+                let watched = if let UserReply::Watched(watched) = reply { Some(Box::new(watched)) } else { None };
+                self.reply(to, request, Reply::Watched(watched));
+            }
+            Whose::Feed(feed) => self.on_feed_listed(now, feed, &reply),
+            Whose::Watching => self.on_followed(now, &reply),
+            Whose::Nobody => {}
+        }
     }
 }

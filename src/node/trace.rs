@@ -57,7 +57,7 @@ impl ChordNode {
             Wake::Reply { .. } | Wake::Undelivered { .. } | Wake::Lost { .. } => {
                 return self.finish_trace(now, trace, None);
             }
-            Wake::Found(_) | Wake::Operated(_) | Wake::Peeked(_) | Wake::Listed { .. } => return Next::Wait,
+            _ => return Next::Wait,
         };
         match next {
             _ if trace.hops.len() > HOPS_MAX as usize => {

@@ -59,7 +59,7 @@ impl ChordNode {
             Wake::Undelivered { request, .. } | Wake::Lost { request, .. } => {
                 walk.unreachable.extend(walk.open.remove(&request));
             }
-            Wake::Found(_) | Wake::Stepped(_) | Wake::Operated(_) | Wake::Peeked(_) | Wake::Listed { .. } => {}
+            _ => {}
         }
         while walk.open.len() < ASKED_MAX
             && let Some(contact) = walk.waiting.pop()

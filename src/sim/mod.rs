@@ -26,6 +26,7 @@ pub mod scenario;
 pub mod swarm;
 mod transport;
 pub mod watch;
+pub mod watchers;
 pub mod world;
 mod worn;
 

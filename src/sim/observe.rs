@@ -90,6 +90,16 @@ impl World {
         std::mem::take(&mut self.replies)
     }
 
+    /// The same of requests with tokens from this one on; the others stay.
+    pub fn take_replies_from(&mut self, token: u64) -> Vec<(HostId, u64, UserReply)> {
+        self.replies.extract_if(.., |(_, of, _)| *of >= token).collect()
+    }
+
+    /// Requests that were put off and are to be asked again, since the last call.
+    pub fn take_resumed(&mut self) -> Vec<(HostId, u64)> {
+        std::mem::take(&mut self.resumed)
+    }
+
     /// Answers to lookups since the last call.
     pub fn take_answers(&mut self) -> Vec<LookupReport> {
         std::mem::take(&mut self.answers)

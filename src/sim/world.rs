@@ -73,6 +73,7 @@ pub struct World {
     pub(super) answers: Vec<LookupReport>,
     pub(super) hash: u64,
     pub(super) replies: Vec<(HostId, u64, UserReply)>,
+    pub(super) resumed: Vec<(HostId, u64)>,
     /// When processes crashed and hosts vanished, in order.
     pub(super) crashes: Vec<Time>,
     // Of its own, so that the network is the same whatever disks there are.
@@ -173,6 +174,7 @@ impl World {
             answers: Vec::new(),
             hash: FNV_OFFSET,
             replies: Vec::new(),
+            resumed: Vec::new(),
             crashes: Vec::new(),
             disk_rng: Rng::new(config.seed ^ 0x00d1_5c00),
             outputs: Vec::new(),
@@ -510,6 +512,7 @@ impl World {
                 }
             }
             Output::Reply { token, reply } => self.replies.push((host, token, reply)),
+            Output::Resume(parked) => self.resumed.push((host, parked)),
             Output::LookedUp { ticket, result } => self.looked_up(ticket, result),
             Output::Event(event) => self.count(&event),
             // Whoever makes a hello asks the node itself.

@@ -9,7 +9,7 @@ use prost::Message as _;
 use super::copies::operation;
 use super::frame::Packet;
 use super::handshake::{Hello, Refusal, RefusalCode};
-use super::pb;
+use super::{pb, watch};
 use crate::base::limits::{
     CONDITIONS_MAX, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, LIST_LIMIT_MAX, SUCCESSORS_MAX, TEXT_BYTES_MAX,
     VALUE_BYTES_LIMIT,
@@ -68,6 +68,7 @@ pub fn decode_with(frame: &[u8], ids: &mut Ids) -> Decoded<Packet> {
         Body::Hello(hello) => return hello_of(hello).map(|hello| Packet::Hello(Box::new(hello))),
         Body::Refusal(refusal) => return Ok(Packet::Refusal(refusal_of(&refusal))),
         Body::Goodbye(pb::Goodbye {}) => return Ok(Packet::Goodbye),
+        Body::WatchNotice(of) => watch::notice(of)?,
         Body::Call(call) => {
             Message::Call { request: call.request, call: reader.call(call.call.ok_or(WireError::Unknown)?)? }
         }
@@ -260,13 +261,15 @@ impl Reader<'_> {
                 if !(1..=LIST_LIMIT_MAX).contains(&limit) || longest > KEY_BYTES_MAX {
                     return Err(WireError::Invalid("the listing"));
                 }
-                Call::List(ListQuery { prefix: list.prefix, after: list.after, limit })
+                Call::List { query: ListQuery { prefix: list.prefix, after: list.after, limit }, all: list.all }
             }
             From::Peek(of) => Call::Peek(key(of.key)?),
             From::Holder(of) => Call::Holder(Slot(of.slot)),
             From::Info(pb::InfoCall {}) => Call::Info,
             From::Survey(of) => Call::Survey(Slot(of.from)),
             From::Recover(of) => Call::Recover(self.recoveries(of)?),
+            From::Follow(of) => watch::follow(of)?,
+            From::Watch(of) => watch::watch(of)?,
         })
     }
 
@@ -286,6 +289,8 @@ impl Reader<'_> {
             From::Ran(ran) => Reply::Ran(self.ran(ran)?),
             From::Surveyed(of) => Reply::Survey(self.survey(of)?),
             From::Recovering(pb::RecoverReply {}) => Reply::Recovering,
+            From::Following(of) => self.following(of)?,
+            From::Watched(of) => watch::watched(of)?,
         })
     }
 
@@ -445,7 +450,7 @@ pub(super) fn incarnation(value: Option<pb::U128>) -> Decoded<Incarnation> {
     value.map(u128_of).map(Incarnation).ok_or(WireError::Missing("an incarnation"))
 }
 
-fn u128_of(value: pb::U128) -> u128 {
+pub(super) fn u128_of(value: pb::U128) -> u128 {
     u128::from(value.hi) << 64 | u128::from(value.lo)
 }
 

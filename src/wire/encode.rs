@@ -9,6 +9,7 @@ use super::frame::Packet;
 use super::handshake::{Hello, Refusal, RefusalCode};
 use super::pb;
 use super::survey::{recover_pb, survey_pb};
+use super::watch::{follow_pb, following_pb, notice_pb, watch_pb, watched_pb};
 use crate::base::{Contact, Id, Span};
 use crate::data::{Command, Condition, Cursor, Item, Outcome, Record, Tag, Trouble, Version};
 use crate::node::{Call, Message, NodeInfo, Reply, RingParams, Wishes};
@@ -36,6 +37,7 @@ fn body(packet: &Packet) -> pb::envelope::Body {
         Packet::Goodbye => Body::Goodbye(pb::Goodbye {}),
         Packet::Message(Message::Ring(message)) => ring(message),
         Packet::Message(Message::Copies(message)) => copies(message),
+        Packet::Message(Message::Notice { number, hints }) => Body::WatchNotice(notice_pb(*number, hints)),
         Packet::Message(Message::Call { request, call }) => {
             Body::Call(pb::Call { request: *request, call: Some(call_pb(call)) })
         }
@@ -220,16 +222,19 @@ fn call_pb(call: &Call) -> pb::call::Call {
             operation: Some(op_id(&operation.id)),
             again: operation.again,
         }),
-        Call::List(query) => To::List(pb::ListCall {
+        Call::List { query, all } => To::List(pb::ListCall {
             prefix: query.prefix.clone(),
             after: query.after.clone(),
             limit: small(query.limit),
+            all: *all,
         }),
         Call::Peek(key) => To::Peek(pb::PeekCall { key: key.as_bytes().to_vec() }),
         Call::Holder(slot) => To::Holder(pb::HolderCall { slot: slot.0 }),
         Call::Info => To::Info(pb::InfoCall {}),
         Call::Survey(from) => To::Survey(pb::SurveyCall { from: from.0 }),
         Call::Recover(of) => To::Recover(recover_pb(of)),
+        Call::Watch { prefix, from } => To::Watch(watch_pb(prefix, *from)),
+        Call::Follow { filters, lasts } => To::Follow(follow_pb(filters, *lasts)),
     }
 }
 
@@ -272,6 +277,8 @@ fn reply_pb(reply: &Reply) -> pb::reply::Reply {
         Reply::Ran(of) => To::Ran(ran(of)),
         Reply::Survey(of) => To::Surveyed(survey_pb(of)),
         Reply::Recovering => To::Recovering(pb::RecoverReply {}),
+        Reply::Watched(watched) => To::Watched(watched_pb(watched.as_deref())),
+        Reply::Following { number, neighbours } => To::Following(following_pb(*number, neighbours)),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod handshake;
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 mod pb;
 mod survey;
+mod watch;
 
 pub use decode::{WireError, decode, decode_with};
 pub use encode::encode;

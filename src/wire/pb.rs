@@ -3,7 +3,7 @@
 pub struct Envelope {
     #[prost(
         oneof = "envelope::Body",
-        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 82, 83, 84, 85, 86, 80, 81"
+        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 82, 83, 84, 85, 86, 80, 81, 87"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -104,6 +104,8 @@ pub mod envelope {
         Call(super::Call),
         #[prost(message, tag = "81")]
         Reply(super::Reply),
+        #[prost(message, tag = "87")]
+        WatchNotice(super::WatchNotice),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -837,6 +839,9 @@ pub struct ListCall {
     pub after: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
     #[prost(uint32, tag = "3")]
     pub limit: u32,
+    /// Of all slots that the receiver holds, not only of those that it is to tell of.
+    #[prost(bool, tag = "4")]
+    pub all: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HolderCall {
@@ -849,7 +854,7 @@ pub struct InfoCall {}
 pub struct Call {
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(oneof = "call::Call", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "call::Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub call: ::core::option::Option<call::Call>,
 }
 /// Nested message and enum types in `Call`.
@@ -870,6 +875,10 @@ pub mod call {
         Survey(super::SurveyCall),
         #[prost(message, tag = "8")]
         Recover(super::RecoverCall),
+        #[prost(message, tag = "9")]
+        Follow(super::FollowCall),
+        #[prost(message, tag = "10")]
+        Watch(super::WatchCall),
     }
 }
 /// What is known of views of the next slots.
@@ -926,6 +935,89 @@ pub struct Recovery {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecoverReply {}
+/// Tell me of changes of these keys.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FollowCall {
+    #[prost(message, repeated, tag = "1")]
+    pub filters: ::prost::alloc::vec::Vec<WatchFilter>,
+    /// Not longer, unless asked again.
+    #[prost(uint64, tag = "2")]
+    pub lasts_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchFilter {
+    #[prost(oneof = "watch_filter::Filter", tags = "1, 2")]
+    pub filter: ::core::option::Option<watch_filter::Filter>,
+}
+/// Nested message and enum types in `WatchFilter`.
+pub mod watch_filter {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Filter {
+        #[prost(bytes, tag = "1")]
+        Key(::prost::alloc::vec::Vec<u8>),
+        #[prost(bytes, tag = "2")]
+        Prefix(::prost::alloc::vec::Vec<u8>),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FollowReply {
+    /// Of the latest notice that was sent to the caller.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Who else may have to be told.
+    #[prost(message, repeated, tag = "2")]
+    pub neighbours: ::prost::alloc::vec::Vec<Contact>,
+}
+/// What has changed since the receiver gave this token?
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchCall {
+    #[prost(bytes = "vec", tag = "1")]
+    pub prefix: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub from: ::core::option::Option<WatchResume>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchResume {
+    #[prost(message, optional, tag = "1")]
+    pub sum: ::core::option::Option<U128>,
+    #[prost(uint32, tag = "2")]
+    pub node: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchReply {
+    /// Missing: that is not known any more.
+    #[prost(message, optional, tag = "1")]
+    pub resume: ::core::option::Option<WatchResume>,
+    #[prost(message, repeated, tag = "2")]
+    pub seen: ::prost::alloc::vec::Vec<WatchSeen>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchSeen {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    /// Missing: nothing is there.
+    #[prost(message, optional, tag = "2")]
+    pub record: ::core::option::Option<Record>,
+}
+/// Keys have changed that the receiver watches, or may have.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchNotice {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub hints: ::prost::alloc::vec::Vec<WatchHint>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchHint {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    /// In which it was accepted; missing: the sender cannot tell what is there.
+    #[prost(message, optional, tag = "2")]
+    pub ballot: ::core::option::Option<Version>,
+    /// What was there then; missing: nothing.
+    #[prost(message, optional, tag = "3")]
+    pub there: ::core::option::Option<Version>,
+}
 /// Of any copy, old or new.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeekCall {
@@ -1079,7 +1171,7 @@ pub struct InfoReply {
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub request: u64,
-    #[prost(oneof = "reply::Reply", tags = "3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "reply::Reply", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub reply: ::core::option::Option<reply::Reply>,
 }
 /// Nested message and enum types in `Reply`.
@@ -1100,6 +1192,10 @@ pub mod reply {
         Surveyed(super::SurveyReply),
         #[prost(message, tag = "9")]
         Recovering(super::RecoverReply),
+        #[prost(message, tag = "10")]
+        Following(super::FollowReply),
+        #[prost(message, tag = "11")]
+        Watched(super::WatchReply),
     }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::limits::VALUE_BYTES_LIMIT;
+use crate::data::{Filter, Hint, Resume, Seen, Watched};
 use crate::replication::copies::{Ran, Recovery};
 use crate::replication::survey::Said;
 use crate::wire::copies::samples;
@@ -111,23 +112,33 @@ fn call_samples() -> Vec<(&'static str, Call)> {
     let never = Condition { if_match: Some(Tag::Of(vec![])), if_none_match: None };
     let put = Put { value: Arc::from(*b"v"), content_type: None, ttl_ms: Some(30_000), condition };
     let operate = |command| samples::call(command);
+    let list = |query, all| Call::List { query, all };
     let recovery = Recovery { run: run(3, 2), epoch: 7, of: 6, sources: vec![contact(1)], next: 8 };
     vec![
         ("call.get", operate(Command::Get)),
         ("call.put", operate(Command::Put(put))),
         ("call.delete", operate(Command::Delete(Condition::default()))),
         ("call.delete_never", operate(Command::Delete(never))),
-        ("call.list", Call::List(ListQuery { prefix: b"p".to_vec(), after: Some(vec![]), limit: 5 })),
+        ("call.list", list(ListQuery { prefix: b"p".to_vec(), after: Some(vec![]), limit: 5 }, false)),
+        ("call.list.all", list(ListQuery { prefix: vec![], after: None, limit: 5 }, true)),
         ("call.peek", Call::Peek(key("k"))),
         ("call.holder", Call::Holder(Slot(3))),
         ("call.info", Call::Info),
         ("call.survey", Call::Survey(Slot(256))),
         ("call.recover", Call::Recover(vec![recovery])),
+        ("call.watch", Call::Watch { prefix: b"p".to_vec(), from: Resume { sum: 1 << 100, node: 7 } }),
+        (
+            "call.follow",
+            Call::Follow { filters: vec![Filter::Key(key("k")), Filter::Prefix(vec![])], lasts: Span::secs(9) },
+        ),
     ]
 }
 
 fn reply_samples() -> Vec<(&'static str, Reply)> {
     let done = |outcome| Reply::Ran(Ran::Done(outcome));
+    let seen = |name, record| Seen { key: key(name), record };
+    let seen = vec![seen("a", Some(record())), seen("b", None)];
+    let watched = Watched { seen, resume: Resume { sum: 1 << 100, node: 7 } };
     let failed = |trouble| Reply::Ran(Ran::Failed(trouble));
     let item = Item { key: key("k"), size: 5, version: version(2), content_type: None, expires: Some(Wall(1)) };
     let info = NodeInfo {
@@ -163,6 +174,9 @@ fn reply_samples() -> Vec<(&'static str, Reply)> {
         ("reply.info", Reply::Info(Box::new(info))),
         ("reply.surveyed", Reply::Survey(vec![(run(0, 4), Said { views: vec![(view(), true)], over: 3 })])),
         ("reply.recovering", Reply::Recovering),
+        ("reply.watched", Reply::Watched(Some(Box::new(watched)))),
+        ("reply.watched.too_old", Reply::Watched(None)),
+        ("reply.following", Reply::Following { number: 300, neighbours: vec![contact(1)] }),
     ]
 }
 
@@ -177,6 +191,9 @@ fn samples() -> Vec<(&'static str, Packet)> {
     let message = |m| Packet::Message(m);
     all.extend(ring_samples().into_iter().map(|(name, m)| (name, message(Message::Ring(m)))));
     all.extend(samples::messages().into_iter().map(|(name, m)| (name, message(Message::Copies(Box::new(m))))));
+    let accepted = |there| Hint::Accepted { ballot: version(9), there };
+    let hints = vec![(key("a"), accepted(Some(version(1)))), (key("b"), accepted(None)), (key("c"), Hint::Unknown)];
+    all.push(("notice", message(Message::Notice { number: 300, hints })));
     all.extend(call_samples().into_iter().map(|(name, call)| (name, message(Message::Call { request: 1, call }))));
     all.extend(reply_samples().into_iter().map(|(name, reply)| (name, message(Message::Reply { request: 1, reply }))));
     all

@@ -32,7 +32,7 @@ pub fn serve_default() -> Served {
     serve(config())
 }
 
-/// `/hold` waits, `/big/N` gives N bytes, `/split` tries to inject, `/status/N` answers N, all else echoes the body.
+/// `/hold` waits, `/park/N` is put off until N is called, `/big/N` gives N bytes, `/split` tries to inject, `/status/N` answers N, all else echoes the body.
 pub fn serve(config: HttpConfig) -> Served {
     let front = HttpFront::bind(config).unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -61,6 +61,12 @@ pub fn response(status: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
 fn application(request: &HttpRequest) -> HttpResponse {
     if let Some(size) = request.target.strip_prefix("/big/") {
         return response(200, vec![b'x'; size.parse().unwrap()]);
+    }
+    if let Some(number) = request.target.strip_prefix("/park/") {
+        let again = request.headers.iter().find(|(name, _)| name == "x-gate-parked").map(|(_, value)| value.clone());
+        let mut parked = response(202, "");
+        parked.headers.push(("X-Gate-Park", number.to_owned()));
+        return again.map_or(parked, |again| response(200, format!("{number} comes again as {again}")));
     }
     if let Some(status) = request.target.strip_prefix("/status/") {
         return response(status.parse().unwrap(), "body");

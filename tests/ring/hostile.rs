@@ -402,7 +402,7 @@ fn calls() -> Vec<Call> {
             condition: Condition::default(),
         })),
         kv(Command::Delete(Condition::default())),
-        Call::List(ListQuery { prefix: Vec::new(), after: None, limit: 1_000 }),
+        Call::List { query: ListQuery { prefix: Vec::new(), after: None, limit: 1_000 }, all: false },
         Call::Holder(Slot(u32::MAX)),
         Call::Survey(Slot(u32::MAX)),
         Call::Recover(vec![nowhere]),

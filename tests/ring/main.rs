@@ -16,3 +16,4 @@ mod serving;
 mod stopping;
 mod storing;
 mod surviving;
+mod watching;

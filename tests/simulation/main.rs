@@ -13,3 +13,4 @@ mod rings;
 mod seeds;
 mod surviving;
 mod swarm;
+mod watching;

@@ -1,6 +1,6 @@
 //! One child process.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -74,8 +74,20 @@ impl Process {
         Self::spawn(command)
     }
 
+    /// What it says is what it prints to standard output.
+    pub fn printing(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chordkv"));
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::null());
+        Self::spawn_as_it_is(command, |child| child.stdout.take().map(|out| Box::new(out) as Box<dyn Read + Send>))
+    }
+
     fn spawn(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::spawn_as_it_is(command, |child| child.stderr.take().map(|out| Box::new(out) as Box<dyn Read + Send>))
+    }
+
+    fn spawn_as_it_is(mut command: Command, output: impl Fn(&mut Child) -> Option<Box<dyn Read + Send>>) -> Self {
+        command.stdin(Stdio::piped());
         let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHORDKV_")) {
             if !given.contains(&name) {
@@ -83,11 +95,11 @@ impl Process {
             }
         }
         let mut child = command.spawn().expect("the program starts");
-        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let output = BufReader::new(output(&mut child).expect("it is piped"));
         let log = Arc::new(Log::default());
         let sink = Arc::clone(&log);
         let reader = thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
+            for line in output.lines().map_while(Result::ok) {
                 sink.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                 sink.more.notify_all();
             }

@@ -30,9 +30,11 @@ mod parse;
 mod problem;
 mod render;
 mod target;
+mod watch;
 
 pub use duration::duration;
 pub use message::{HttpRequest, HttpResponse, Limits};
 pub use parse::{Asked, parse};
 pub use problem::{PROBLEM_TYPE, problem, reason};
 pub use render::Shape;
+pub use watch::{PARK_FIELD, PARKED_FIELD};

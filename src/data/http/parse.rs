@@ -12,6 +12,7 @@ use super::message::{Headers, HttpRequest, HttpResponse, Limits};
 use super::problem::{bad_header, bad_key, bad_query, problem, quoted, value_too_large};
 use super::render::Shape;
 use super::target::{Query, Route, bad_escape, decode, split};
+use super::watch::watch;
 use crate::base::limits::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX};
 use crate::data::{Command, Condition, Key, ListQuery, Put, UserRequest};
 
@@ -59,6 +60,7 @@ fn understand(request: HttpRequest, head: bool, limits: &Limits) -> Result<Asked
             }
         }
         Route::List => list(query)?,
+        Route::Watch => watch(query, Headers(&headers))?,
         Route::Lookup(text) => alone(UserRequest::Lookup(key_of(text)?), query)?,
         Route::Ring => alone(UserRequest::Ring, query)?,
         Route::Node => alone(UserRequest::Node, query)?,

@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::etag::etag;
 use super::message::HttpResponse;
 use super::problem::{in_trouble, problem, value_too_large};
+use super::watch::{render_parked, render_too_many, render_too_old, render_watched};
 use crate::base::Wall;
-use crate::data::{Check, Condition, Failure, Item, Outcome, Page, Record, UserReply, Version};
+use crate::data::{Check, Condition, Failure, Item, Key, Outcome, Page, Record, UserReply, Version};
 
 /// What the answer to a request needs to know of how it was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,8 @@ impl Shape {
                 self.kv(outcome, now).with("X-Chord-Stale-Age", age)
             }
             UserReply::Page(page) => render_page(&page, now),
+            UserReply::Watched(watched) => render_watched(&watched, now),
+            UserReply::Parked(number) => render_parked(number),
             UserReply::Json(document) => HttpResponse::json(200, document),
             UserReply::Leaving => HttpResponse::json(202, br#"{"status":"leaving"}"#.to_vec()),
             UserReply::Health(checks) => render_health(&checks),
@@ -113,7 +116,7 @@ fn render_page(page: &Page, now: Wall) -> HttpResponse {
 
 /// A key in a listing. Headers of a `GET` and this say the same in the same words.
 #[derive(Serialize)]
-struct ItemJson<'a> {
+pub(super) struct ItemJson<'a> {
     key: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     key_base64: bool,
@@ -124,11 +127,8 @@ struct ItemJson<'a> {
 }
 
 impl<'a> ItemJson<'a> {
-    fn of(item: &'a Item, now: Wall) -> Self {
-        let (key, key_base64) = match std::str::from_utf8(item.key.as_bytes()) {
-            Ok(text) => (text.to_owned(), false),
-            Err(_) => (STANDARD.encode(item.key.as_bytes()), true),
-        };
+    pub(super) fn of(item: &'a Item, now: Wall) -> Self {
+        let (key, key_base64) = key_text(&item.key);
         Self {
             key,
             key_base64,
@@ -137,6 +137,14 @@ impl<'a> ItemJson<'a> {
             content_type: content_type(item.content_type.as_deref()),
             expires_in: item.expires.map(|at| seconds_until(at, now)),
         }
+    }
+}
+
+/// A key as text; one that is none in base64, and that it is so.
+pub(super) fn key_text(key: &Key) -> (String, bool) {
+    match std::str::from_utf8(key.as_bytes()) {
+        Ok(text) => (text.to_owned(), false),
+        Err(_) => (STANDARD.encode(key.as_bytes()), true),
     }
 }
 
@@ -165,6 +173,8 @@ fn render_failure(failure: Failure) -> HttpResponse {
     match failure {
         Failure::Unavailable(detail) => soon("unavailable", &detail),
         Failure::Conflict(detail) => problem(409, "conflict", &detail),
+        Failure::TooOld => render_too_old(),
+        Failure::TooMany { limit } => render_too_many(limit),
         Failure::NotServing(detail) => soon("not_serving", &detail),
         Failure::Overloaded => soon("overloaded", "too many requests are in progress here; nothing was changed"),
         Failure::TooLarge { limit } => value_too_large(limit),
@@ -180,7 +190,7 @@ const MAYBE_APPLIED: &str = "no answer came before the deadline; the write may h
      the key to find out; to try again without overwriting what is newer, send the ETag that was read in If-Match, or \
      If-None-Match: * where the key was absent";
 
-fn json(document: &impl Serialize) -> HttpResponse {
+pub(super) fn json(document: &impl Serialize) -> HttpResponse {
     match serde_json::to_vec(document) {
         Ok(body) => HttpResponse::json(200, body),
         // Strings, numbers and lists always serialize; this keeps the promise of an answer all the same.
@@ -210,7 +220,7 @@ mod tests {
     use super::*;
     use crate::base::Incarnation;
     use crate::base::Span;
-    use crate::data::{Key, Tag};
+    use crate::data::Tag;
 
     const V1: &str = "\"1-2a-00000000000000000000000000000abc\"";
     const NOW: Wall = Wall(1_000_000_000_000);

@@ -10,6 +10,7 @@ use super::problem::{bad_query, quoted};
 pub(super) enum Route<'a> {
     Kv(&'a str),
     List,
+    Watch,
     Lookup(&'a str),
     Ring,
     Node,
@@ -30,6 +31,7 @@ impl<'a> Route<'a> {
         }
         match path {
             "/v1/kv" => Some(Self::List),
+            "/v1/watch" => Some(Self::Watch),
             "/v1/ring" => Some(Self::Ring),
             "/v1/node" => Some(Self::Node),
             "/v1/node/leave" => Some(Self::Leave),
@@ -46,6 +48,8 @@ impl<'a> Route<'a> {
             Self::Kv(_) => &["GET", "HEAD", "PUT", "DELETE"],
             Self::Leave => &["POST"],
             Self::Recover => &["GET", "HEAD", "POST"],
+            // Not HEAD: an answer without a body tells nothing.
+            Self::Watch => &["GET"],
             Self::List | Self::Lookup(_) | Self::Ring | Self::Node | Self::Livez | Self::Readyz => &["GET", "HEAD"],
         }
     }

@@ -18,8 +18,11 @@ use tracing::debug;
 
 use super::chunked::Chunked;
 use super::head::{self, Framing, Kind, Scanner};
-use super::limits::{Budget, DRAIN_MAX, HEAD_MAX, HttpConfig, IDLE_CAPACITY, READ_TURN, SCRATCH, reserve};
+use super::limits::{
+    ANSWER_MARGIN, Budget, DRAIN_MAX, HEAD_MAX, HttpConfig, IDLE_CAPACITY, PARKED_MAX, READ_TURN, SCRATCH, reserve,
+};
 use super::refusal::{self, Refusal};
+use crate::data::http::PARKED_FIELD;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -82,6 +85,17 @@ pub(super) struct Request {
     pub close: bool,
 }
 
+impl Request {
+    /// Says that it was put off, under which number, in place of what was said of that before.
+    fn mark_parked(&mut self, number: u64) {
+        const EMPTY_LINE: &[u8] = b"\r\n";
+        let field = format!("\r\n{PARKED_FIELD}: ").into_bytes();
+        let before = self.head.windows(field.len()).rposition(|window| window == field);
+        self.head.truncate(before.map_or(self.head.len() - EMPTY_LINE.len(), |at| at + EMPTY_LINE.len()));
+        self.head.extend_from_slice(format!("{PARKED_FIELD}: {number}\r\n\r\n").as_bytes());
+    }
+}
+
 /// Why [`Conn::advance`] came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -137,6 +151,8 @@ pub(super) struct Conn {
     pub scheduled: Option<Instant>,
     /// Something arrived since the gate last looked.
     pub heard: bool,
+    /// The number that its request waits for.
+    pub parked: Option<u64>,
 }
 
 impl Conn {
@@ -160,6 +176,7 @@ impl Conn {
             deadline: env.now + env.config.head_timeout,
             scheduled: None,
             heard: false,
+            parked: None,
         }
     }
 
@@ -186,6 +203,28 @@ impl Conn {
         let request = self.request.take();
         self.settle(env);
         request
+    }
+
+    /// Its request, which was dispatched, is to be dispatched again later.
+    pub(super) fn park(&mut self, request: Request, number: u64, env: &mut Env) {
+        self.deadline = env.now + PARKED_MAX;
+        self.request = Some(request);
+        self.parked = Some(number);
+        self.settle(env);
+    }
+
+    /// Its client sends no more while its request is put off: nobody ends sending and yet waits so long for an answer.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.parked.is_some() && self.ready.ended
+    }
+
+    /// That is now.
+    pub(super) fn unpark(&mut self, env: &mut Env) {
+        self.deadline = env.now + env.config.answer_timeout + ANSWER_MARGIN;
+        if let (Some(number), Some(request)) = (self.parked.take(), &mut self.request) {
+            request.mark_parked(number);
+        }
+        self.settle(env);
     }
 
     /// Gives what this connection is charged for back to the budget.
@@ -219,7 +258,7 @@ impl Conn {
     /// Takes the answer to the request that waits. The caller advances the connection after it.
     pub(super) fn answer(&mut self, response: Vec<u8>, close: bool, env: &Env) {
         debug_assert!(matches!(self.phase, Phase::Waiting), "an answer without a request");
-        self.request = None;
+        (self.request, self.parked) = (None, None);
         self.begin_answer(response, close, env);
     }
 
@@ -358,7 +397,7 @@ impl Conn {
         self.serial += 1;
         self.begun = false;
         self.phase = Phase::Waiting;
-        self.deadline = env.now + env.config.answer_timeout + super::limits::ANSWER_MARGIN;
+        self.deadline = env.now + env.config.answer_timeout + ANSWER_MARGIN;
         Step::Break(Progress::Ready)
     }
 

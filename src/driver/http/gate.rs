@@ -3,7 +3,7 @@
 //!
 //! It does not know what requests mean. Timers are computed deadlines: a gate with nothing to do does not wake.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -14,11 +14,11 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use tracing::{debug, error, warn};
 
-use super::conn::{Conn, Env, Progress, Readiness};
+use super::conn::{Conn, Env, Progress, Readiness, Request};
 use super::lane::{Job, Outcome};
 use super::lanes::{Done, Lanes};
-use super::limits::{ACCEPT_PAUSE, ACCEPT_TURN, HttpConfig};
-use super::refusal;
+use super::limits::{ACCEPT_PAUSE, ACCEPT_TURN, CALLED_MAX, HttpConfig};
+use super::refusal::{self, Refusal};
 use super::slots::{Key, Slots};
 
 const LISTENER: Token = Token(usize::MAX);
@@ -38,6 +38,8 @@ struct Orders {
     stop_by: Option<Instant>,
     /// `tiny_http` listens here from now on.
     moved_to: Option<PathBuf>,
+    /// Requests that were put off under these numbers are passed on again.
+    called: Vec<u64>,
 }
 
 impl Control {
@@ -51,6 +53,10 @@ impl Control {
 
     pub(super) fn move_to(&self, path: PathBuf) {
         self.give(|orders| orders.moved_to = Some(path));
+    }
+
+    pub(super) fn resume(&self, parked: u64) {
+        self.give(|orders| orders.called.push(parked));
     }
 
     fn give(&self, order: impl FnOnce(&mut Orders)) {
@@ -83,6 +89,9 @@ pub(super) struct Gate {
     queue: VecDeque<(Key, u64)>,
     timers: BTreeSet<(Instant, Key)>,
     resume: VecDeque<Key>,
+    /// Requests that were put off, by the number that they wait for; and numbers that came before their request did.
+    parked: BTreeMap<u64, (Key, u64)>,
+    called: VecDeque<u64>,
     env: Env,
     stop_by: Option<Instant>,
 }
@@ -108,6 +117,8 @@ impl Gate {
             queue: VecDeque::new(),
             timers: BTreeSet::new(),
             resume: VecDeque::new(),
+            parked: BTreeMap::new(),
+            called: VecDeque::new(),
             env,
             stop_by: None,
         })
@@ -168,7 +179,7 @@ impl Gate {
                     self.close(key);
                 } else if let Some(conn) = self.conns.get_mut(key) {
                     conn.on_event(Readiness::of(event));
-                    self.advance(key);
+                    if conn.is_abandoned() { self.close(key) } else { self.advance(key) }
                 }
             }
         }
@@ -181,12 +192,18 @@ impl Gate {
                 self.on_done(Some(done));
             }
         }
+        for number in orders.called {
+            self.call(number);
+        }
         if let Some(by) = orders.stop_by {
             self.stop_by = Some(self.stop_by.map_or(by, |earlier| earlier.min(by)));
             self.env.stopping = true;
             self.listener = None;
             self.accepting = Accepting::Idle;
             self.resume = self.conns.keys().into();
+            for (key, serial) in std::mem::take(&mut self.parked).into_values() {
+                self.refuse_parked(key, serial, &refusal::STOPPING);
+            }
         }
     }
 
@@ -279,6 +296,9 @@ impl Gate {
     fn close(&mut self, key: Key) {
         if let Some(mut conn) = self.conns.remove(key) {
             conn.release(&mut self.env);
+            if let Some(number) = conn.parked {
+                self.parked.remove(&number);
+            }
             if let Some(at) = conn.scheduled {
                 self.timers.remove(&(at, key));
             }
@@ -402,13 +422,73 @@ impl Gate {
         }
     }
 
+    // Requests that were put off.
+
+    fn park(&mut self, (key, serial): (Key, u64), number: u64, request: Request) {
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.awaits(serial)) else {
+            return;
+        };
+        conn.park(request, number, &mut self.env);
+        if conn.is_abandoned() {
+            return self.close(key);
+        }
+        let called = self.called.iter().position(|called| *called == number);
+        if self.env.stopping || self.parked.len() >= self.conns_max / 2 {
+            let why = if self.env.stopping { &refusal::STOPPING } else { &refusal::TOO_MANY_PARKED };
+            self.refuse_parked(key, serial, why);
+        } else if let Some(called) = called {
+            self.called.remove(called);
+            self.unpark(key, serial);
+        } else {
+            self.parked.insert(number, (key, serial));
+            self.schedule(key);
+        }
+    }
+
+    fn call(&mut self, number: u64) {
+        if let Some((key, serial)) = self.parked.remove(&number) {
+            return self.unpark(key, serial);
+        }
+        if self.called.len() == CALLED_MAX {
+            self.called.pop_front();
+        }
+        self.called.push_back(number);
+    }
+
+    fn unpark(&mut self, key: Key, serial: u64) {
+        if let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.awaits(serial)) {
+            conn.unpark(&mut self.env);
+            self.queue.push_back((key, serial));
+            self.schedule(key);
+            self.feed_lanes();
+        }
+    }
+
+    fn refuse_parked(&mut self, key: Key, serial: u64, why: &Refusal) {
+        if let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.awaits(serial)) {
+            conn.parked = None;
+            conn.refuse_waiting(why, &self.env);
+            self.conns.touch(key);
+            self.resume.push_back(key);
+        }
+    }
+
     /// Gives an outcome to the connection that waits for it, if it still does.
     fn settle_job(&mut self, job: Job, outcome: Option<Outcome>) -> Option<Key> {
         let (key, serial) = job.client?;
+        let outcome = match outcome {
+            Some(Outcome::Parked(number, request)) => {
+                self.park((key, serial), number, request);
+                return None;
+            }
+            outcome => outcome,
+        };
         let conn = self.conns.get_mut(key).filter(|conn| conn.awaits(serial))?;
         match outcome {
             Some(Outcome::Answer(response, close)) => conn.answer(response, close, &self.env),
-            Some(Outcome::TooLarge) => conn.refuse_waiting(&refusal::answer_too_large(job.kind.safe), &self.env),
+            Some(Outcome::TooLarge | Outcome::Parked(..)) => {
+                conn.refuse_waiting(&refusal::answer_too_large(job.kind.safe), &self.env);
+            }
             // Whether the request was acted on is unknown, so it is never sent again.
             None => conn.refuse_waiting(&refusal::lost(job.kind.safe), &self.env),
         }

@@ -36,6 +36,8 @@ pub(super) enum Outcome {
     Answer(Vec<u8>, bool),
     /// There was one, but no room for it.
     TooLarge,
+    /// The application has put the request off; it is to be passed on again when this number is called.
+    Parked(u64, Request),
 }
 
 /// Why [`Lane::advance`] came back.
@@ -57,6 +59,7 @@ enum Reply {
     Discarded {
         left: usize,
     },
+    Parked(u64),
 }
 
 /// See the module.
@@ -139,7 +142,7 @@ impl Lane {
         let progress = self.receive(env);
         let reply = match &self.reply {
             Reply::Body { bytes, .. } => bytes.capacity(),
-            Reply::Head | Reply::Discarded { .. } => 0,
+            Reply::Head | Reply::Discarded { .. } | Reply::Parked(_) => 0,
         };
         let held = self.head.capacity() + self.body.capacity() + self.input.capacity() + reply;
         env.budget.settle(&mut self.charged, held);
@@ -160,10 +163,15 @@ impl Lane {
                 Err(error) => return Err(error),
             }
         }
-        if self.sent > 0 && self.sent == self.head.len() + self.body.len() {
+        // A read is kept, as it may be put off.
+        if self.is_sent() && !self.job.is_some_and(|job| job.kind.safe) {
             (self.head, self.body, self.sent) = (Vec::new(), Vec::new(), 0);
         }
         Ok(())
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sent == self.head.len() + self.body.len()
     }
 
     fn receive(&mut self, env: &mut Env) -> LaneProgress {
@@ -211,7 +219,9 @@ impl Lane {
             let head = reply::rewrite(&self.input[..head_len], job.kind, close)?;
             self.input = Vec::new();
             let size = head.bytes.len().saturating_add(head.body_len);
-            self.reply = if size > SMALL_ANSWER && !env.budget.allows(size) {
+            self.reply = if let Some(parked) = head.parked.filter(|_| head.body_len == 0 && job.kind.safe) {
+                Reply::Parked(parked)
+            } else if size > SMALL_ANSWER && !env.budget.allows(size) {
                 Reply::Discarded { left: head.body_len }
             } else {
                 let mut whole = head.bytes;
@@ -230,6 +240,7 @@ impl Lane {
                 *left -= bytes.len();
                 Some(*left == 0)
             }
+            Reply::Parked(_) => bytes.is_empty().then_some(true),
             Reply::Head => None,
         }
     }
@@ -239,11 +250,17 @@ impl Lane {
             return LaneProgress::Broken(None);
         };
         // An answer before the request has left would leave the rest of it in the way of the next one.
-        if !self.head.is_empty() {
+        if !self.is_sent() {
             return LaneProgress::Broken(Some(job));
         }
+        let (head, body) = (std::mem::take(&mut self.head), std::mem::take(&mut self.body));
+        self.sent = 0;
         match std::mem::replace(&mut self.reply, Reply::Head) {
             Reply::Body { bytes, close, .. } => LaneProgress::Done(job, Outcome::Answer(bytes, close)),
+            Reply::Parked(parked) => {
+                let request = Request { head, body, kind: job.kind, close: job.close };
+                LaneProgress::Done(job, Outcome::Parked(parked, request))
+            }
             Reply::Discarded { .. } | Reply::Head => LaneProgress::Done(job, Outcome::TooLarge),
         }
     }

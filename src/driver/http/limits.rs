@@ -38,6 +38,10 @@ pub(super) const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much later than the back end the gate gives up, so that the back end's answer normally wins.
 pub(super) const ANSWER_MARGIN: Duration = Duration::from_secs(2);
+/// How long a request that was put off may stay so: longer than any wait that a user may ask for.
+pub(super) const PARKED_MAX: Duration = Duration::from_secs(360);
+/// Numbers that were called before their request was put off, and are remembered.
+pub(super) const CALLED_MAX: usize = 1_024;
 /// Stack of the threads started here; nothing on them recurses.
 pub(super) const STACK: usize = 256 * 1024;
 /// Bits of a token that hold a slot's index; more connections than this cannot be counted.

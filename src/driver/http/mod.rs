@@ -139,6 +139,12 @@ impl HttpHandle {
         Responder::new(self.work.clone())
     }
 
+    /// Passes a request on again that the application has put off, by an answer with the field
+    /// [`PARK_FIELD`](crate::data::http::PARK_FIELD) and this number. It may come before that answer.
+    pub fn resume(&self, parked: u64) {
+        self.control.resume(parked);
+    }
+
     /// Begins to stop and returns at once: no connection is accepted and no further request begun, and after `grace`
     /// what is in progress is cut off. For an application that answers on the thread that will call
     /// [`HttpHandle::stop`]: it goes on answering between the two.

@@ -72,6 +72,9 @@ pub(super) const OUT_OF_MEMORY: Refusal =
 pub(super) const QUEUE_FULL: Refusal = overload("http_queue_full", "Too many requests wait; nothing was done.");
 pub(super) const QUEUED_TOO_LONG: Refusal =
     overload("http_queue_slow", "The request waited too long for its turn; nothing was done.");
+pub(super) const TOO_MANY_PARKED: Refusal =
+    overload("too_many_waiting", "Too many clients wait here for changes; ask another node, or later.");
+pub(super) const STOPPING: Refusal = overload("stopping", "This node stops; ask another one.");
 
 const READ_LOST: Refusal =
     refusal(502, "answer_lost", "The answer was lost inside this node; the read may be repeated.");

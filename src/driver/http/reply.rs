@@ -7,6 +7,7 @@ use std::io::Write;
 
 use super::head::Kind;
 use super::limits::HEADERS_MAX;
+use crate::data::http::PARK_FIELD;
 
 /// Fields that the gate writes itself or that say nothing to a client.
 const DROPPED: [&str; 9] = [
@@ -25,6 +26,8 @@ const DROPPED: [&str; 9] = [
 pub(super) struct ReplyHead {
     pub bytes: Vec<u8>,
     pub body_len: usize,
+    /// It is no answer yet: the request is to be passed on again when this number is called.
+    pub parked: Option<u64>,
 }
 
 /// `None`: this is not an answer that can be relayed, and where the next one begins is unknown.
@@ -38,13 +41,15 @@ pub(super) fn rewrite(head: &[u8], kind: Kind, close: bool) -> Option<ReplyHead>
     let mut bytes = Vec::with_capacity(head.len() + 32);
     // Writing to a vector cannot fail.
     let _ = write!(bytes, "HTTP/1.1 {status} {}\r\n", reply.reason.unwrap_or_default());
-    let mut length: Option<usize> = None;
+    let (mut length, mut parked): (Option<usize>, _) = (None, None);
     for field in reply.headers.iter() {
         if field.name.eq_ignore_ascii_case("content-length") {
             let value = std::str::from_utf8(field.value).ok()?.parse().ok()?;
             if length.replace(value).is_some() {
                 return None;
             }
+        } else if field.name.eq_ignore_ascii_case(PARK_FIELD) {
+            parked = Some(std::str::from_utf8(field.value).ok()?.parse().ok()?);
         } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
             return None;
         } else if !DROPPED.iter().any(|name| field.name.eq_ignore_ascii_case(name)) {
@@ -65,7 +70,7 @@ pub(super) fn rewrite(head: &[u8], kind: Kind, close: bool) -> Option<ReplyHead>
         bytes.extend_from_slice(b"connection: close\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
-    Some(ReplyHead { bytes, body_len: if kind.head { 0 } else { length } })
+    Some(ReplyHead { bytes, body_len: if kind.head { 0 } else { length }, parked })
 }
 
 #[cfg(test)]
@@ -82,6 +87,14 @@ mod tests {
         let head = "HTTP/1.1 200 OK\r\nServer: tiny-http (Rust)\r\nDate: d\r\nETag: \"1\"\r\nContent-Length: 3\r\n\r\n";
         let wanted = "HTTP/1.1 200 OK\r\nDate: d\r\nETag: \"1\"\r\ncontent-length: 3\r\nconnection: close\r\n\r\n";
         assert_eq!(text(head, "GET", true), Some((wanted.into(), 3)));
+    }
+
+    #[test]
+    fn what_is_put_off_is_told_apart() {
+        let head = "HTTP/1.1 202 Accepted\r\nX-Gate-Park: 7\r\nContent-Length: 0\r\n\r\n";
+        let reply = rewrite(head.as_bytes(), Kind::of("GET"), false).unwrap();
+        assert_eq!(reply.parked, Some(7));
+        assert!(!String::from_utf8(reply.bytes).unwrap().to_lowercase().contains("park"));
     }
 
     #[test]

@@ -40,7 +40,7 @@ use super::chain::{Chain, MEMBERS_MAX};
 use super::runs::{SlotRun, runs_of};
 use super::view::{View, Views};
 use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Timers};
-use crate::data::{Cursor, Done, Key, KeySpace, Slot, Work};
+use crate::data::{Answer, Cursor, Done, Hint, Key, KeySpace, Slot, Work};
 
 /// What the copies want done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,15 @@ pub enum CopiesEffect {
         /// How.
         ran: Ran,
     },
+    /// A key has changed, or may have; only where that is to be told ([`Copies::tell_changes`]).
+    Changed {
+        /// Which key.
+        key: Key,
+        /// What is there now.
+        hint: Hint,
+        /// This member has coordinated it. The others have only accepted it: it may not be chosen yet.
+        coordinated: bool,
+    },
     /// This node serves one slot more.
     Took(Slot),
     /// This node has no copy of a slot any more.
@@ -82,7 +91,7 @@ enum Awaited {
     /// A register of an operation of this node's own has answered.
     Own { number: u64 },
     /// A register has answered a peer.
-    Answer { to: Contact, number: u64 },
+    Answer { to: Contact, number: u64, changed: Option<Box<(Key, Hint)>> },
     /// What has become safe to say.
     Say { to: Contact, message: Box<CopyMessage> },
     /// A part of a slot was read.
@@ -147,6 +156,7 @@ pub struct Copies {
     damage: Damage,
     recoveries: Waiting,
     collector: Collector,
+    tells_changes: bool,
     // To a peer, usually: what waits for answers waits by so much longer.
     round_trip: Span,
     timers: Timers<Timer>,
@@ -198,6 +208,7 @@ impl Copies {
             damage: Damage::default(),
             recoveries: Waiting::default(),
             collector: Collector::default(),
+            tells_changes: false,
             round_trip: Span::ZERO,
             timers: Timers::new(),
             effects: VecDeque::new(),
@@ -241,6 +252,11 @@ impl Copies {
             self.held.insert(*slot, Held::new(chain));
         }
         Ok(())
+    }
+
+    /// Whether keys that change are to be told ([`CopiesEffect::Changed`]).
+    pub fn tell_changes(&mut self, tell: bool) {
+        self.tells_changes = tell;
     }
 
     // ----- what is known -----
@@ -348,9 +364,12 @@ impl Copies {
                     self.on_answer(now, self.me.incarnation, number, answer);
                 }
             }
-            Some(Awaited::Answer { to, number }) => {
+            Some(Awaited::Answer { to, number, changed }) => {
                 self.look_for_damage(&done);
                 if let Some(answer) = voted(done) {
+                    if let Some((key, hint)) = changed.filter(|_| answer == Ok(Answer::Accepted)).map(|of| *of) {
+                        self.effects.push_back(CopiesEffect::Changed { key, hint, coordinated: false });
+                    }
                     self.send(to, CopyMessage::Answered { number, answer });
                 }
             }

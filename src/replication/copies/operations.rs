@@ -11,7 +11,7 @@ use super::mutation::Mutation;
 use super::{Awaited, Copies, CopiesEffect, Timer};
 use crate::base::{Contact, Incarnation, Now, Span, Time};
 use crate::data::register::{Ballot, OpId, grant};
-use crate::data::{Answer, Ask, Command, Done, Key, Outcome, Place, Slot, Trouble, Vote, Work};
+use crate::data::{Answer, Ask, Command, Done, Hint, Key, Outcome, Place, Slot, Trouble, Vote, Work};
 use crate::replication::View;
 use crate::replication::chain::is_majority;
 use crate::replication::proposal::{Next, Proposal};
@@ -64,6 +64,8 @@ pub(super) struct Op {
     // This try goes by a word that this member has: its own store may have carried it out.
     leads: bool,
     is_accepting: bool,
+    // What is there once this try is chosen.
+    hint: Option<Hint>,
     outdone: Option<Ballot>,
     tries: u32,
     until: Time,
@@ -140,6 +142,7 @@ impl Copies {
             alone: false,
             leads: false,
             is_accepting: false,
+            hint: None,
             outdone: None,
             tries: 0,
             until: now.mono + TRY_FOR,
@@ -314,6 +317,7 @@ impl Copies {
             (Some(Ask::Accept(_, state)), _) | (_, Next::Accept(_, state)) => Some(state),
             _ => None,
         };
+        op.hint = proposed.map(|state| Hint::of(ballot, state)).or(op.hint);
         if proposed.is_some_and(|state| state.record.is_none()) {
             let slot = op.place.slot;
             self.has_removed(now, slot);
@@ -430,6 +434,7 @@ impl Copies {
             Some(_) if op.is_accepting || op.leads => self.lose_word(&op.place),
             _ => {}
         }
+        self.tell_change(&op, &ran);
         self.effects.push_back(CopiesEffect::Ran { asker: op.asker, ran });
         if let Some(line) = self.operations.lines.get_mut(&op.place) {
             line.running.retain(|running| *running != id);
@@ -437,6 +442,15 @@ impl Copies {
             line.alone &= !line.running.is_empty();
         }
         self.pump(now, &op.place);
+    }
+
+    /// Whatever was proposed may be chosen, whether this member knows it or not.
+    fn tell_change(&mut self, op: &Op, ran: &Ran) {
+        if self.tells_changes && (op.is_accepting || op.leads || op.tries > 1 && op.proposal.again) {
+            let is_known = op.tries == 1 && matches!(ran, Ran::Done(_));
+            let hint = op.hint.filter(|_| is_known).unwrap_or(Hint::Unknown);
+            self.effects.push_back(CopiesEffect::Changed { key: op.place.key.clone(), hint, coordinated: true });
+        }
     }
 
     fn win_word(&mut self, place: Place, round: u64) {
@@ -499,7 +513,13 @@ impl Copies {
             return;
         };
         let grant = grant_of(view);
-        self.store_and(Work::Vote(Box::new(Vote { place, grant, ask })), Awaited::Answer { to: from, number });
+        let changed = match &ask {
+            Ask::Accept(ballot, state) if self.tells_changes => {
+                Some(Box::new((place.key.clone(), Hint::of(*ballot, state))))
+            }
+            _ => None,
+        };
+        self.store_and(Work::Vote(Box::new(Vote { place, grant, ask })), Awaited::Answer { to: from, number, changed });
     }
 }
 

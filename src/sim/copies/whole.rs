@@ -161,7 +161,10 @@ impl World {
                 CopiesEffect::Send { to, message } if self.nodes[index(&to)].contact == to => {
                     self.send(at, index(&to), *message);
                 }
-                CopiesEffect::Send { .. } | CopiesEffect::FindOwner(_) | CopiesEffect::Restless => {}
+                CopiesEffect::Send { .. }
+                | CopiesEffect::FindOwner(_)
+                | CopiesEffect::Restless
+                | CopiesEffect::Changed { .. } => {}
                 CopiesEffect::Store { ticket, work } if work.is_read() => self.nodes[at].reads.push((ticket, work)),
                 CopiesEffect::Store { ticket, work } => self.nodes[at].writes.push_back((ticket, work)),
                 CopiesEffect::Ran { asker, ran } => self.ran(asker, ran),
