@@ -557,6 +557,20 @@ fn requests_that_are_put_off_hold_no_private_connection_and_come_again_when_they
 }
 
 #[test]
+fn a_body_that_nobody_asked_for_is_not_in_the_way_when_a_request_comes_again() {
+    let served = serve_default();
+    let body = format!("\r\nx-gate-parked: 9\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n{}", "x".repeat(2_000));
+    let mut client = served.client();
+    client.send(format!("GET /park/1 HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    common::wait_until("it is put off", || served.seen.lock().unwrap().len() == 1);
+    served.handle.as_ref().unwrap().resume(1);
+    assert_eq!(client.answer().text(), "1 comes again as 1");
+    assert_eq!(client.get("/k").text(), "GET /k ");
+    served.still_serves();
+    assert!(served.seen.lock().unwrap().iter().all(|request| request.target != "/smuggled"));
+}
+
+#[test]
 fn when_the_gate_stops_what_was_put_off_is_told_so() {
     let mut served = serve_default();
     let mut client = served.client();

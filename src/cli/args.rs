@@ -353,7 +353,7 @@ Examples:
   chordkv watch config/app
   chordkv watch --prefix jobs/ --existing
   chordkv watch --once config/app
-  chordkv watch --prefix '' --json";
+  chordkv watch --prefix= --json";
 
 const EXPORT_EXAMPLES: &str = "\
 One JSON object a line: key, value (or value_base64), content_type, etag and expires_at, in the

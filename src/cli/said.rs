@@ -40,6 +40,9 @@ pub(super) struct NodeArgs {
     /// Store at most so much on this node; then puts are refused and deletes are not [default: what there is room for]
     #[arg(long, value_name = "SIZE", value_parser = values::max_bytes)]
     pub max_bytes: Option<u64>,
+    /// Look through at most so much in a second to compare copies with other nodes; 0: copies are not compared [default: 4MiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::repair_rate)]
+    pub repair_rate: Option<u64>,
     /// Identifier bits of the ring, 1 to 160; joiners adopt it [default: 160]
     #[arg(long, value_name = "BITS", value_parser = values::capacity)]
     pub capacity: Option<u32>,
@@ -74,7 +77,7 @@ pub(super) struct NodeArgs {
 
 impl NodeArgs {
     /// The names that [`Self::set`] takes: keys of the config file; in capitals after `CHORDKV_`, variables.
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 19] = [
         "listen",
         "advertise",
         "http",
@@ -83,6 +86,7 @@ impl NodeArgs {
         "fsync",
         "fsync_interval",
         "max_bytes",
+        "repair_rate",
         "capacity",
         "slot_bits",
         "successors",
@@ -106,6 +110,7 @@ impl NodeArgs {
             "fsync" => self.fsync = Some(values::fsync(text)?),
             "fsync_interval" => self.fsync_interval = Some(values::fsync_interval(text)?),
             "max_bytes" => self.max_bytes = Some(values::max_bytes(text)?),
+            "repair_rate" => self.repair_rate = Some(values::repair_rate(text)?),
             "capacity" => self.capacity = Some(values::capacity(text)?),
             "slot_bits" => self.slot_bits = Some(values::slot_bits(text)?),
             "successors" => self.successors = Some(values::successors(text)?),
@@ -144,6 +149,7 @@ impl NodeArgs {
             fsync: self.fsync.or(other.fsync),
             fsync_interval: self.fsync_interval.or(other.fsync_interval),
             max_bytes: self.max_bytes.or(other.max_bytes),
+            repair_rate: self.repair_rate.or(other.repair_rate),
             capacity: self.capacity.or(other.capacity),
             slot_bits: self.slot_bits.or(other.slot_bits),
             successors: self.successors.or(other.successors),

@@ -14,6 +14,7 @@ use super::log::LogSettings;
 use super::said::NodeArgs;
 use super::values::{FsyncKind, HostPort};
 use crate::driver::{Fsync, NodeSettings};
+use crate::replication::copies::REPAIR_RATE_DEFAULT;
 
 /// All that a node process needs to know.
 #[derive(Clone, Debug)]
@@ -74,6 +75,7 @@ fn checked(said: NodeArgs, stop_with_stdin: bool) -> Result<NodeSettings, Failur
             FsyncKind::Never => Fsync::Never,
         },
         bytes_max: said.max_bytes,
+        repair_rate: said.repair_rate.unwrap_or(REPAIR_RATE_DEFAULT),
         data_dir: said.data_dir,
         routing: said.routing.unwrap_or_default(),
         stop_with_stdin,

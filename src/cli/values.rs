@@ -139,6 +139,12 @@ pub fn max_bytes(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// How much may be looked through in a second to compare copies.
+pub fn repair_rate(text: &str) -> Result<u64, String> {
+    let size = size(text).ok_or("write a number of bytes or a size such as 4MiB, for each second")?;
+    Ok(u64::try_from(size).unwrap_or(u64::MAX))
+}
+
 const MAX_BYTES_LEAST: u64 = 64 * 1_024;
 
 /// After how long a leaver goes.

@@ -72,21 +72,23 @@ impl Watch<'_> {
         match self.client.try_ask(&Ask::new(Method::GET, &self.target())) {
             Ok(answer) if answer.status == 410 => {
                 say("changes were missed; the keys that are there now follow, and deleted ones are not named");
-                self.begin(out)?;
-                if !self.args.existing {
-                    self.list(out)?;
-                }
+                self.resume.clear();
                 Ok(Vec::new())
             }
-            Ok(answer) if answer.status == 503 => {
+            Ok(answer) if matches!(answer.status, 502..=504) => {
                 self.wait_for_node(&self.client.refusal(&answer).to_string());
                 Ok(Vec::new())
             }
             Ok(answer) => {
-                if std::mem::take(&mut self.is_cut_off) {
+                let is_beginning = self.resume.is_empty();
+                if std::mem::take(&mut self.is_cut_off) && !is_beginning {
                     say("the node answers again; nothing was missed");
                 }
-                self.take(&answer)
+                let events = self.take(&answer)?;
+                if is_beginning {
+                    self.list(out)?;
+                }
+                Ok(events)
             }
             Err(NoAnswer::Refused(why) | NoAnswer::Unreachable(why) | NoAnswer::Lost(why)) => {
                 self.wait_for_node(&why);

@@ -6,6 +6,7 @@
 
 pub mod collect;
 pub mod command;
+pub mod compare;
 pub mod conformance;
 pub mod http;
 pub mod key;
@@ -18,6 +19,7 @@ pub mod watch;
 pub mod work;
 
 pub use command::{Applied, Change, Command, Condition, Outcome, Put, Tag, apply};
+pub use compare::{Difference, Range, Resolved};
 pub use key::{Key, KeyError, KeySpace, Place, Slot, SlotSet};
 pub use record::{Record, Version};
 pub use store::{Chunk, Cursor, MemoryStore, Store, Trouble, Usage};

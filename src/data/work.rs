@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::collect::{self, Tombstones};
+use super::compare::{self, Difference, Range, Resolved};
 use super::key::{Key, Place, Slot, SlotSet};
 use super::register::{Accepted, Ballot, Register};
 use super::store::{Cursor, Store, Trouble, Usage};
@@ -43,6 +44,10 @@ pub enum Work {
     },
     /// Sums up what has been accepted in a slot, and finds what cannot be read. Answered by [`Done::Summed`].
     Digest(Slot),
+    /// How slots here differ from what somebody else has in these parts. Answered by [`Done::Differs`].
+    Differ(Vec<(Slot, Vec<Range>)>),
+    /// What such differences mean here. Answered by [`Done::Resolved`].
+    Resolve(Vec<(Slot, Difference)>),
     /// Takes what members of an earlier view have accepted, where it is newer; what belongs to another slot is left out, and
     /// what stands where nothing can be read.
     /// Answered by [`Done::Changed`].
@@ -119,7 +124,7 @@ pub struct Digest {
 }
 
 impl Digest {
-    fn add(&mut self, key: &Key, ballot: Ballot) {
+    pub(super) fn add(&mut self, key: &Key, ballot: Ballot) {
         // Programs of two versions of Rust may differ here: then they copy what both have.
         let mut hasher = DefaultHasher::new();
         (key.as_bytes(), ballot.epoch, ballot.round, { ballot.node.0 }, ballot.n).hash(&mut hasher);
@@ -161,6 +166,10 @@ pub enum Done {
         /// Keys of which nothing can.
         damaged: Vec<Key>,
     },
+    /// What differs in each of the slots.
+    Differs(Vec<(Slot, Difference)>),
+    /// What is to be done about each of the slots.
+    Resolved(Vec<(Slot, Resolved)>),
     /// Something was changed.
     Changed,
     /// These have expired.
@@ -216,6 +225,8 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
             let (digest, damaged) = digest(slot, store)?;
             Done::Summed { digest, damaged }
         }
+        Work::Differ(slots) => Done::Differs(each(slots, |slot, ranges| compare::differ(slot, ranges, store))?),
+        Work::Resolve(slots) => Done::Resolved(each(slots, |slot, of| compare::resolve(slot, of, store))?),
         Work::Scan { slot, unless: Some(unless), .. } if digest(slot, store)? == (unless, Vec::new()) => {
             Done::Scanned {
                 entries: Vec::new(),
@@ -272,6 +283,10 @@ fn try_out(work: Work, store: &mut impl Store) -> Result<Done, Trouble> {
         }
         Work::FindExpired { now, limit } => Done::Expired(store.expired(now, limit)?),
     })
+}
+
+fn each<T, U>(slots: Vec<(Slot, T)>, what: impl Fn(Slot, T) -> Result<U, Trouble>) -> Result<Vec<(Slot, U)>, Trouble> {
+    slots.into_iter().map(|(slot, of)| Ok((slot, what(slot, of)?))).collect()
 }
 
 /// Two slots with one digest are taken to have accepted the same.

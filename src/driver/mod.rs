@@ -163,6 +163,7 @@ fn node_config(settings: &NodeSettings, addr: SocketAddr, http: SocketAddr) -> R
     config.overlay.first_request = random_u64()? & 0x0fff_ffff;
     config.request_deadline = span(settings.request_timeout);
     config.drain_timeout = span(settings.drain_timeout);
+    config.repair_rate = settings.repair_rate;
     Ok(config)
 }
 

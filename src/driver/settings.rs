@@ -31,6 +31,8 @@ pub struct NodeSettings {
     pub fsync: Fsync,
     /// How much may be stored, in bytes; `None`: as much as there is room for.
     pub bytes_max: Option<u64>,
+    /// Bytes that may be looked through in a second to compare copies; 0: copies are not compared.
+    pub repair_rate: u64,
     /// Where lookups go.
     pub routing: Routing,
     /// Stop as on SIGTERM when standard input ends: a child dies with whoever started it.

@@ -418,7 +418,8 @@ impl ChordNode {
         let config =
             OverlayConfig { capacity: space.capacity(), successors: params.successors, ..self.config.overlay.clone() };
         let overlay = Overlay::new(me, config, Rng::new(self.rng.next_u64()));
-        let copies = Copies::new(me, space, params.replicas, Rng::new(self.rng.next_u64()));
+        let mut copies = Copies::new(me, space, params.replicas, Rng::new(self.rng.next_u64()));
+        copies.repair_at(self.config.repair_rate);
         self.outputs.push_back(Output::Ring(params));
         self.inside.insert(Inside { params, overlay, copies })
     }

@@ -8,6 +8,7 @@ use super::params::{RingParams, Wishes};
 use crate::base::{Contact, Id, Incarnation, Span};
 use crate::data::{Done, Gauge, Slot, UserReply, UserRequest, Work};
 use crate::overlay::{Answer, LookupFailed, OverlayConfig, Routing};
+use crate::replication::copies::REPAIR_RATE_DEFAULT;
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct NodeConfig {
     pub request_deadline: Span,
     /// After how long a leaver goes even if it still holds slots.
     pub drain_timeout: Span,
+    /// Bytes of records that may be looked through in a second to compare copies; 0: copies are not compared.
+    pub repair_rate: u64,
     /// Settings of the overlay; its ring parameters are set by the ring.
     pub overlay: OverlayConfig,
     /// What an earlier process of this node knew; `None` the first time.
@@ -54,6 +57,7 @@ impl NodeConfig {
             ring_if_created: incarnation.0,
             request_deadline: Span::secs(5),
             drain_timeout: Span::secs(30),
+            repair_rate: REPAIR_RATE_DEFAULT,
             overlay: OverlayConfig::default(),
             memory: None,
             store_kind: "memory",

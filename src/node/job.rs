@@ -8,7 +8,7 @@ use super::message::{Message, Reply};
 use super::task::Wake;
 use crate::base::{Contact, Now, Span, Time};
 use crate::data::register::grant;
-use crate::data::{Answer, Ask, Done, Gauge, ListQuery, Outcome, Place, Vote, Work};
+use crate::data::{Answer, Ask, Done, Gauge, ListQuery, Outcome, Place, Slot, Vote, Work};
 use crate::replication::SlotRun;
 
 /// Jobs of the store that are not done.
@@ -46,7 +46,7 @@ enum Waiter {
     /// A page, of slots that were held in these epochs.
     List { asker: Asker, served: Vec<(SlotRun, u64)> },
     /// What is under a key.
-    Peek { asker: Asker },
+    Peek { asker: Asker, slot: Slot },
     /// Expired records are removed.
     Expired,
 }
@@ -104,7 +104,7 @@ impl ChordNode {
         // A peek promises nothing, whatever the view.
         let grant = grant(0, inside.overlay.me().incarnation);
         let vote = Vote { place: place.clone(), grant, ask: Ask::Peek };
-        self.start_job(Waiter::Peek { asker }, Work::Vote(Box::new(vote)));
+        self.start_job(Waiter::Peek { asker, slot: place.slot }, Work::Vote(Box::new(vote)));
         true
     }
 
@@ -125,7 +125,12 @@ impl ChordNode {
                 let (served, page) = page.map(|(served, page)| (self.served_since(&served), page)).unwrap_or_default();
                 self.tell(now, asker, Wake::Listed { served, page });
             }
-            Some(Waiter::Peek { asker }) => self.tell(now, asker, Wake::Peeked(peeked(now, done))),
+            Some(Waiter::Peek { asker, slot }) => {
+                // Meanwhile the slot may have been dropped, and nothing found that was there.
+                let copies = self.copies().filter(|copies| copies.has_copy(slot));
+                let told = copies.and_then(|copies| Some((peeked(now, done)?, copies.age(now.mono, slot))));
+                self.tell(now, asker, Wake::Peeked(told));
+            }
             Some(Waiter::Expired) => match done {
                 Done::Expired(due) => {
                     // Those of others are their matter.

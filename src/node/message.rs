@@ -95,8 +95,9 @@ pub enum Reply {
         /// The keys.
         page: Page,
     },
-    /// To [`Call::Peek`]: found or not found; `None`: there is no whole copy of its slot.
-    Peeked(Option<Outcome>),
+    /// To [`Call::Peek`]: found or not found, and for how long the copy may have missed something, as far as that is known;
+    /// `None`: there is no whole copy of its slot.
+    Peeked(Option<(Outcome, Option<Span>)>),
     /// To [`Call::Holder`].
     Holder(Option<View>),
     /// To [`Call::Info`].

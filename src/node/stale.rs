@@ -6,8 +6,8 @@ use super::chord_node::ChordNode;
 use super::job::Asker;
 use super::message::{Call, Reply};
 use super::task::{Next, Wake};
-use crate::base::{Contact, Incarnation, Now, Span};
-use crate::data::{Failure, Outcome, Place, UserReply};
+use crate::base::{Contact, Incarnation, Now, Span, Time};
+use crate::data::{Failure, Place, UserReply};
 
 /// Such a read in progress.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub(super) struct StaleTask {
     // Who was asked since the members were looked up last.
     asked: BTreeSet<Incarnation>,
     call: Option<u64>,
+    asked_at: Time,
     looked: bool,
     // A lookup or the own store is at work.
     waits: bool,
@@ -26,7 +27,7 @@ const ROUND_PAUSE: Span = Span::millis(50);
 
 impl StaleTask {
     pub fn new(place: Place) -> Self {
-        Self { place, asked: BTreeSet::new(), call: None, looked: false, waits: false }
+        Self { place, asked: BTreeSet::new(), call: None, asked_at: Time::default(), looked: false, waits: false }
     }
 
     pub fn timed_out() -> Failure {
@@ -44,15 +45,18 @@ impl ChordNode {
                     self.drop_call(request);
                 }
             }
-            Wake::Peeked(Some(outcome)) | Wake::Reply { reply: Reply::Peeked(Some(outcome)), .. } => {
-                return Next::Done(told(outcome));
+            Wake::Peeked(Some((outcome, age))) => return Next::Done(UserReply::Stale { outcome, age }),
+            Wake::Reply { reply: Reply::Peeked(Some((outcome, age))), .. } => {
+                // It took as long at most to be told.
+                let age = age.map(|age| age + now.mono.since(task.asked_at));
+                return Next::Done(UserReply::Stale { outcome, age });
             }
             Wake::Peeked(None) => task.waits = false,
             Wake::Found(found) => {
                 task.waits = false;
                 let me = self.inside.as_ref().map(|inside| inside.overlay.me());
                 if let Some(answer) = found.ok().filter(|answer| Some(answer.owner) != me) {
-                    return self.ask_stale(id, task, answer.owner, Call::Holder(task.place.slot));
+                    return self.ask_stale(now, id, task, answer.owner, Call::Holder(task.place.slot));
                 }
             }
             Wake::Reply { reply: Reply::Holder(Some(view)), .. } => {
@@ -83,7 +87,8 @@ impl ChordNode {
         if let Some(member) = left.first() {
             task.asked.insert(member.incarnation);
             let call = Call::Peek(task.place.key.clone());
-            return self.ask_stale(id, task, *member, call);
+            let member = *member;
+            return self.ask_stale(now, id, task, member, call);
         }
         if !std::mem::replace(&mut task.looked, true) && inside.overlay.standing().is_member() {
             task.waits = true;
@@ -95,13 +100,9 @@ impl ChordNode {
         self.pause(ROUND_PAUSE)
     }
 
-    fn ask_stale(&mut self, id: u64, task: &mut StaleTask, to: Contact, call: Call) -> Next {
+    fn ask_stale(&mut self, now: Now, id: u64, task: &mut StaleTask, to: Contact, call: Call) -> Next {
+        task.asked_at = now.mono;
         task.call = Some(self.call(id, to, call));
         Next::Pause(self.inside.as_ref().map_or(ROUND_PAUSE, |inside| inside.overlay.patience(&to, 0)))
     }
-}
-
-fn told(outcome: Outcome) -> UserReply {
-    // When the copy was last the same as those of a majority is not known.
-    UserReply::Stale { outcome, age: None }
 }

@@ -93,7 +93,7 @@ pub(super) enum Wake {
     /// This node has coordinated an operation, or did not.
     Operated(Ran),
     /// This node's store has looked what it has under a key; `None`: it has no whole copy of its slot.
-    Peeked(Option<Outcome>),
+    Peeked(Option<(Outcome, Option<Span>)>),
     /// This node's store has listed keys, of the slots named.
     Listed { served: Vec<(SlotRun, u64)>, page: Page },
     /// A task that this one has started is done.
@@ -101,6 +101,9 @@ pub(super) enum Wake {
     /// There is no room for what it watches.
     TooMuch,
 }
+
+/// What the node does for itself has so long.
+const OWN_DEADLINE: Span = Span::secs(30);
 
 /// What a task does next.
 #[derive(Debug)]
@@ -121,7 +124,9 @@ impl ChordNode {
         }
         self.tasks.next += 1;
         let id = self.tasks.next;
-        let deadline = now.mono + self.config.request_deadline;
+        let of_users = self.config.request_deadline;
+        let limit = if matches!(kind, Kind::Follow(_) | Kind::Feed(_)) { of_users.max(OWN_DEADLINE) } else { of_users };
+        let deadline = now.mono + limit;
         self.tasks.running.insert(id, Task { whose, deadline, kind });
         self.wake(now, id, Wake::Go);
     }
@@ -165,13 +170,16 @@ impl ChordNode {
             self.wake(now, id, Wake::Go);
             return;
         }
-        if let Some(task) = self.tasks.running.remove(&id) {
-            let failure = match &task.kind {
+        if let Some(mut task) = self.tasks.running.remove(&id) {
+            let failure = match &mut task.kind {
                 Kind::Operate(task) => task.timed_out(&self.missing_for(task)),
                 Kind::Stale(_) => StaleTask::timed_out(),
                 Kind::List(list) => list.timed_out(),
                 Kind::Recover(recover) => recover.timed_out(),
-                Kind::Watch(watch) => watch.timed_out(),
+                Kind::Watch(watch) => {
+                    self.abandon_reads(watch);
+                    watch.timed_out()
+                }
                 Kind::Walk(_) | Kind::Trace(_) | Kind::Follow(_) | Kind::Feed(_) => {
                     Failure::Timeout { maybe_applied: false }
                 }

@@ -130,6 +130,11 @@ impl Watchers {
         world.ask(watcher.host, FIRST_TOKEN + at as u64, UserRequest::Kv { key, command: Command::Get });
     }
 
+    /// How many have a token.
+    pub fn tokens(&self) -> usize {
+        self.all.iter().filter(|watcher| watcher.resume.is_some()).count()
+    }
+
     /// What each of them knows of the keys that it watches.
     pub fn known(&self) -> impl Iterator<Item = (&Filter, &BTreeMap<Key, Version>)> {
         self.all.iter().map(|watcher| (&watcher.filter, &watcher.known))

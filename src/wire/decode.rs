@@ -283,7 +283,10 @@ impl Reader<'_> {
                 let items = list.items.into_iter().map(item).collect::<Decoded<_>>()?;
                 Reply::List { served: epoch_runs(list.served)?, page: Page { items, more: list.more } }
             }
-            From::Peeked(of) => Reply::Peeked(of.outcome.map(|of| outcome(Some(of))).transpose()?),
+            From::Peeked(of) => {
+                let age = of.age_ms.map(Span::millis);
+                Reply::Peeked(of.outcome.map(|of| outcome(Some(of))).transpose()?.map(|outcome| (outcome, age)))
+            }
             From::Holder(of) => Reply::Holder(of.view.map(|view| self.view(view)).transpose()?),
             From::Info(info) => Reply::Info(Box::new(self.info(info)?)),
             From::Ran(ran) => Reply::Ran(self.ran(ran)?),

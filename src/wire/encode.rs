@@ -271,7 +271,10 @@ fn reply_pb(reply: &Reply) -> pb::reply::Reply {
             items: page.items.iter().map(item).collect(),
             more: page.more,
         }),
-        Reply::Peeked(of) => To::Peeked(pb::PeekReply { outcome: of.as_ref().map(outcome) }),
+        Reply::Peeked(of) => To::Peeked(pb::PeekReply {
+            outcome: of.as_ref().map(|(of, _)| outcome(of)),
+            age_ms: of.as_ref().and_then(|(_, age)| age.map(|age| age.0.div_ceil(1_000))),
+        }),
         Reply::Holder(of) => To::Holder(pb::HolderReply { view: of.as_ref().map(view) }),
         Reply::Info(info) => To::Info(info_pb(info)),
         Reply::Ran(of) => To::Ran(ran(of)),

@@ -3,7 +3,7 @@
 pub struct Envelope {
     #[prost(
         oneof = "envelope::Body",
-        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 82, 83, 84, 85, 86, 80, 81, 87"
+        tags = "1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 82, 83, 84, 85, 86, 88, 89, 80, 81, 87"
     )]
     pub body: ::core::option::Option<envelope::Body>,
 }
@@ -99,6 +99,10 @@ pub mod envelope {
         CopyCollectable(super::CopyCollectable),
         #[prost(message, tag = "86")]
         CopyDrop(super::CopyDrop),
+        #[prost(message, tag = "88")]
+        CopyCompare(super::CopyCompare),
+        #[prost(message, tag = "89")]
+        CopyCompared(super::CopyCompared),
         /// On behalf of users.
         #[prost(message, tag = "80")]
         Call(super::Call),
@@ -1018,6 +1022,52 @@ pub struct WatchHint {
     #[prost(message, optional, tag = "3")]
     pub there: ::core::option::Option<Version>,
 }
+/// What the receiver has of these parts of slots, where it is not the same.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyCompare {
+    #[prost(uint64, tag = "1")]
+    pub serial: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub slots: ::prost::alloc::vec::Vec<ComparedSlot>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CopyCompared {
+    #[prost(uint64, tag = "1")]
+    pub serial: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub slots: ::prost::alloc::vec::Vec<ComparedSlot>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ComparedSlot {
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    /// Of the view; only in the question.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub ranges: ::prost::alloc::vec::Vec<ComparedRange>,
+    /// Only in the answer.
+    #[prost(message, repeated, tag = "4")]
+    pub keys: ::prost::alloc::vec::Vec<ComparedKey>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ComparedRange {
+    /// It begins behind this; missing: where the slot does.
+    #[prost(message, optional, tag = "1")]
+    pub after: ::core::option::Option<Cursor>,
+    /// It ends with this; missing: where the slot does.
+    #[prost(message, optional, tag = "2")]
+    pub to: ::core::option::Option<Cursor>,
+    #[prost(message, optional, tag = "3")]
+    pub digest: ::core::option::Option<Digest>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ComparedKey {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub ballot: ::core::option::Option<Version>,
+}
 /// Of any copy, old or new.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeekCall {
@@ -1029,6 +1079,9 @@ pub struct PeekReply {
     /// Found or not found; missing: there is no whole copy here.
     #[prost(message, optional, tag = "1")]
     pub outcome: ::core::option::Option<Outcome>,
+    /// For how long the copy may have missed something, rounded up; missing: that is not known.
+    #[prost(uint64, optional, tag = "2")]
+    pub age_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NotFound {}

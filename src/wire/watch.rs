@@ -8,6 +8,9 @@ use crate::base::limits::{FILTER_BYTES_MAX, FILTERS_MAX, HINTS_MAX, KEY_BYTES_MA
 use crate::data::{Filter, Hint, Key, Resume, Seen, Watched};
 use crate::node::{Call, Message, Reply};
 
+/// Longer than anybody is told of changes without asking again.
+const LASTS_MAX_MS: u64 = 3_600_000;
+
 pub(super) fn follow_pb(filters: &[Filter], lasts: Span) -> pb::FollowCall {
     use pb::watch_filter::Filter as To;
     let filter = |filter: &Filter| match filter {
@@ -60,7 +63,7 @@ pub(super) fn follow(call: pb::FollowCall) -> Decoded<Call> {
     if filters.len() > FILTERS_MAX || bytes > FILTER_BYTES_MAX {
         return Err(WireError::TooLarge("what is watched"));
     }
-    Ok(Call::Follow { filters, lasts: Span::millis(call.lasts_ms) })
+    Ok(Call::Follow { filters, lasts: Span::millis(call.lasts_ms.min(LASTS_MAX_MS)) })
 }
 
 fn resume(resume: pb::WatchResume) -> Decoded<Resume> {

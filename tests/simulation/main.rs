@@ -8,6 +8,7 @@ mod copies;
 mod lookups;
 mod merge;
 mod network;
+mod repair;
 mod ring;
 mod rings;
 mod seeds;

@@ -193,3 +193,60 @@ fn what_a_coordinator_cannot_tell_the_other_members_do() {
 fn whoever_has_missed_notices_finds_out() {
     nothing_comes_from("whoever_has_missed_notices_finds_out", true);
 }
+
+fn put(world: &mut World, host: HostId, token: u64, key: Key) {
+    let put = Put { value: Arc::from(*b"v"), content_type: None, ttl_ms: None, condition: Condition::default() };
+    world.ask(host, token, UserRequest::Kv { key, command: Command::Put(put) });
+}
+
+fn delete(world: &mut World, host: HostId, token: u64, key: Key) {
+    world.ask(host, token, UserRequest::Kv { key, command: Command::Delete(Condition::default()) });
+}
+
+/// The state is as at the beginning, and yet nobody has to be told, or to ask again and again.
+#[test]
+fn a_watched_key_that_came_and_went_is_waited_for_in_peace() {
+    let mut world = world(3);
+    let hosts = grow(&mut world, 3);
+    assert!(world.run_until(Span::secs(30), |world| world.is_ideal()), "{}", world.describe());
+    let mut watchers = Watchers::of(vec![key(0), key(1)]);
+    watchers.add(hosts[0], Filter::Key(key(0)));
+    watchers.add(hosts[1], Filter::Prefix(b"key".to_vec()));
+    go_on(&mut world, &mut watchers, Span::secs(5));
+    for token in 0..3 {
+        put(&mut world, hosts[2], token * 2, key(0));
+        go_on(&mut world, &mut watchers, Span::secs(2));
+        delete(&mut world, hosts[2], token * 2 + 1, key(0));
+        go_on(&mut world, &mut watchers, Span::secs(2));
+    }
+    let events = watchers.tally.events;
+    assert!(events >= 12, "{:?}", watchers.tally);
+    go_on(&mut world, &mut watchers, Span::secs(60));
+    assert_eq!((watchers.tally.events, watchers.tally.failed), (events, 0), "{:?}", watchers.tally);
+    assert!(watchers.tally.parked < 50, "{:?}", watchers.tally);
+}
+
+/// Whoever begins to watch, reads a key that was put since, and goes on through another node is told when it is gone, though
+/// that node has never seen it.
+#[test]
+fn what_was_read_after_the_first_token_is_told_as_gone_at_every_node() {
+    let mut world = world(3);
+    let hosts = grow(&mut world, 3);
+    assert!(world.run_until(Span::secs(30), |world| world.is_ideal()), "{}", world.describe());
+    let mut watchers = Watchers::of(vec![key(0)]);
+    watchers.add(hosts[0], Filter::Prefix(b"key".to_vec()));
+    while watchers.tokens() == 0 {
+        go_on(&mut world, &mut watchers, Span::millis(20));
+    }
+    put(&mut world, hosts[2], 1, key(0));
+    world.run_for(Span::secs(1));
+    while watchers.known().all(|(_, known)| known.is_empty()) {
+        go_on(&mut world, &mut watchers, Span::millis(1));
+    }
+    watchers.move_from(&hosts[..1], hosts[1]);
+    delete(&mut world, hosts[2], 2, key(0));
+    world.run_for(Span::secs(3));
+    go_on(&mut world, &mut watchers, Span::secs(10));
+    assert!(watchers.known().all(|(_, known)| known.is_empty()), "{:?}", watchers.tally);
+    assert_eq!((watchers.tally.moved, watchers.tally.too_old), (1, 0));
+}

@@ -30,7 +30,7 @@ impl Shape {
         let response = match reply {
             UserReply::Kv(outcome) => self.kv(outcome, now),
             UserReply::Stale { outcome, age } => {
-                let age = age.map_or_else(|| "unknown".to_owned(), |age| (age.0 / 1_000_000).to_string());
+                let age = age.map_or_else(|| "unknown".to_owned(), |age| age.0.div_ceil(1_000_000).to_string());
                 self.kv(outcome, now).with("X-Chord-Stale-Age", age)
             }
             UserReply::Page(page) => render_page(&page, now),
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn only_a_stale_read_is_told_its_age() {
-        for (age, told) in [(None, "unknown"), (Some(Span::millis(2_900)), "2")] {
+        for (age, told) in [(None, "unknown"), (Some(Span::millis(2_100)), "3")] {
             for outcome in [Outcome::Found(record()), Outcome::NotFound] {
                 let stale = render(UserReply::Stale { outcome: outcome.clone(), age });
                 let fresh = render(UserReply::Kv(outcome));

@@ -351,6 +351,10 @@ impl Conn {
         match self.take_body(env) {
             Ok(true) => {
                 if let Some(request) = &mut self.request {
+                    if request.kind.safe {
+                        // It has no meaning, and must not be in the way if the request is put off.
+                        request.body = Vec::new();
+                    }
                     head::finish(&mut request.head, Some(request.body.len()));
                 }
                 self.begin_waiting(env)

@@ -87,6 +87,9 @@ pub(super) struct Gate {
     lanes: Lanes,
     /// Requests that wait for a private connection; may name some that are gone.
     queue: VecDeque<(Key, u64)>,
+    /// The same that were put off and are called now: thousands may be at once, so they take turns with the others.
+    recalled: VecDeque<(Key, u64)>,
+    recalled_last: bool,
     timers: BTreeSet<(Instant, Key)>,
     resume: VecDeque<Key>,
     /// Requests that were put off, by the number that they wait for; and numbers that came before their request did.
@@ -115,6 +118,8 @@ impl Gate {
             conns_max,
             lanes: Lanes::new(path, workers, env.now),
             queue: VecDeque::new(),
+            recalled: VecDeque::new(),
+            recalled_last: false,
             timers: BTreeSet::new(),
             resume: VecDeque::new(),
             parked: BTreeMap::new(),
@@ -393,7 +398,7 @@ impl Gate {
 
     fn feed_lanes(&mut self) {
         while self.lanes.has_idle() {
-            let Some((key, serial)) = self.queue.pop_front() else {
+            let Some((key, serial)) = self.next_waiting() else {
                 return;
             };
             let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.awaits(serial)) else {
@@ -408,9 +413,15 @@ impl Gate {
                 self.resume.push_back(key);
             }
         }
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || !self.recalled.is_empty() {
             self.lanes.grow(&self.env);
         }
+    }
+
+    fn next_waiting(&mut self) -> Option<(Key, u64)> {
+        let (queue, recalled) = (&mut self.queue, &mut self.recalled);
+        self.recalled_last = !recalled.is_empty() && (queue.is_empty() || !self.recalled_last);
+        if self.recalled_last { recalled.pop_front() } else { queue.pop_front() }
     }
 
     fn on_done(&mut self, done: Option<Done>) {
@@ -458,7 +469,7 @@ impl Gate {
     fn unpark(&mut self, key: Key, serial: u64) {
         if let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.awaits(serial)) {
             conn.unpark(&mut self.env);
-            self.queue.push_back((key, serial));
+            self.recalled.push_back((key, serial));
             self.schedule(key);
             self.feed_lanes();
         }

@@ -27,10 +27,13 @@ pub(super) struct Feed {
     position: u64,
     // Of what went before it is forgotten what is gone.
     floor: u64,
-    // How the sum was at which position, the latest last.
+    // How the sum was at which position, the latest last: other nodes may have given it out.
     history: VecDeque<(u128, u64)>,
-    // Places within longer answers.
-    parts: VecDeque<(u128, u64)>,
+    // Tokens that were given out.
+    given: VecDeque<(u128, u64)>,
+    // Tells the names of places here from those elsewhere.
+    salt: u64,
+    // Of all keys that it knows or is to read.
     bytes: usize,
 }
 
@@ -69,14 +72,14 @@ pub(super) enum Found {
     Unread,
 }
 
-/// Sums, and parts of answers, that are remembered.
+/// Sums, and tokens that were given out, that are remembered.
 const HISTORY_MAX: usize = 1_024;
-const PARTS_MAX: usize = 256;
+const GIVEN_MAX: usize = 1_024;
 /// Keys that are gone of which that is remembered.
 pub(super) const GONE_MAX: usize = 4_096;
 
 impl Feed {
-    pub fn new(filter: Filter) -> Self {
+    pub fn new(filter: Filter, salt: u64) -> Self {
         Self {
             filter,
             entries: BTreeMap::new(),
@@ -88,14 +91,15 @@ impl Feed {
             position: 0,
             floor: 0,
             history: VecDeque::from([(0, 0)]),
-            parts: VecDeque::new(),
+            given: VecDeque::new(),
+            salt,
             bytes: 0,
         }
     }
 
-    /// Keys that it knows.
+    /// Keys that it knows or is to read.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.pending.len()
     }
 
     /// Bytes of these keys.
@@ -114,7 +118,7 @@ impl Feed {
         match self.entries.get_mut(&item.key) {
             Some(entry) if entry.sum == sum => entry.told = entry.told.saturating_add(1),
             None if is_beginning => self.set(&item.key, Entry { sum, position: 0, heard: None, told: 1 }),
-            _ => self.pending.entry(item.key.clone()).or_default().is_dirty = true,
+            _ => self.pend(&item.key).is_dirty = true,
         }
     }
 
@@ -123,7 +127,7 @@ impl Feed {
         let is_doubtful = |entry: &Entry| entry.sum != 0 && entry.told < enough;
         let doubtful = self.entries.iter().filter(|(_, entry)| is_doubtful(entry)).map(|(key, _)| key.clone());
         for key in doubtful.collect::<Vec<_>>() {
-            self.pending.entry(key).or_default().is_dirty = true;
+            self.pend(&key).is_dirty = true;
         }
     }
 
@@ -139,16 +143,17 @@ impl Feed {
             Hint::Accepted { ballot, there } => {
                 let known = self.entries.get(key).and_then(|entry| entry.heard);
                 let heard = known.max(self.pending.get(key).and_then(|pending| pending.heard));
-                // Where nothing is known to be there something may have come and gone that a listing has shown.
-                let is_news = self.differs(key, there) || there.is_none();
-                if heard >= Some(ballot) || !is_news {
+                let differs = self.differs(key, there);
+                // Where nothing is known to be there something may have come and gone that a listing has shown. What was
+                // accepted may not have been chosen yet when somebody else told of it, and be chosen now.
+                if heard > Some(ballot) || !differs && (heard == Some(ballot) || there.is_some()) {
                     return false;
                 }
                 Some(ballot)
             }
             Hint::Unknown => None,
         };
-        let pending = self.pending.entry(key.clone()).or_default();
+        let pending = self.pend(key);
         pending.heard = pending.heard.max(ballot);
         !std::mem::replace(&mut pending.is_dirty, true)
     }
@@ -161,23 +166,34 @@ impl Feed {
     /// A read begins: what is said of the key from now on it may not see. Its number.
     pub fn begin_read(&mut self, key: &Key) -> u64 {
         self.reads += 1;
-        let pending = self.pending.entry(key.clone()).or_default();
+        let number = self.reads;
+        let pending = self.pend(key);
         pending.is_dirty = false;
-        pending.reads.insert(self.reads);
-        self.reads
+        pending.reads.insert(number);
+        number
+    }
+
+    fn pend(&mut self, key: &Key) -> &mut Pending {
+        if !self.pending.contains_key(key) {
+            self.bytes += key.as_bytes().len();
+        }
+        self.pending.entry(key.clone()).or_default()
     }
 
     /// A read has ended. One that began before another that has ended may have seen what went
     /// before, and does not count: whatever it alone has seen somebody tells of.
     pub fn end_read(&mut self, key: &Key, number: u64, found: Found) {
         let Some(pending) = self.pending.get_mut(key) else { return };
-        pending.reads.remove(&number);
+        if !pending.reads.remove(&number) {
+            return;
+        }
         let is_late = number < pending.ended;
         pending.ended = pending.ended.max(number);
         pending.is_dirty |= found == Found::Unread;
         let heard = pending.heard;
         if pending.reads.is_empty() && !pending.is_dirty {
             self.pending.remove(key);
+            self.bytes -= key.as_bytes().len();
         }
         match found {
             Found::Is(version) if !is_late => self.observe(key, Some(version), heard),
@@ -243,25 +259,37 @@ impl Feed {
         self.sum
     }
 
-    /// Which changes somebody has seen who has this; of several the fewest. `None`: that is not known any more, or never was.
-    pub fn find(&self, sum: u128) -> Option<u64> {
-        let all = self.history.iter().chain(&self.parts);
-        let position = all.into_iter().find(|(of, _)| *of == sum).map(|(_, position)| *position)?;
+    /// Which changes somebody has seen who has this. `None`: that is not known any more, or never was.
+    pub fn find(&self, token: u128) -> Option<u64> {
+        let all = self.given.iter().rev().chain(self.history.iter().rev());
+        let position = all.into_iter().find(|(of, _)| *of == token).map(|(_, position)| *position)?;
         (position >= self.floor).then_some(position)
     }
 
-    /// Names a position for a user to go on from.
-    pub fn name(&mut self, position: u64) -> u128 {
-        // The same state may have been there before.
-        if position == self.position && self.find(self.sum) == Some(position) {
-            return self.sum;
+    /// A token for whoever has been told all changes up to this position: the state, where that is all.
+    pub fn token(&mut self, position: u64) -> u128 {
+        let token = if position == self.position { self.sum } else { self.place(position) };
+        self.give(token, position)
+    }
+
+    /// A token for whoever begins here. It is no state: by a listing they may see what was never told, and must be told when
+    /// it goes, though the state may then be the same as now.
+    pub fn first_token(&mut self) -> u128 {
+        self.give(self.place(self.position), self.position)
+    }
+
+    fn place(&self, position: u64) -> u128 {
+        first_bytes(&[b"a place", &self.salt.to_be_bytes()[..], &position.to_be_bytes()])
+    }
+
+    fn give(&mut self, token: u128, position: u64) -> u128 {
+        if !self.given.contains(&(token, position)) {
+            if self.given.len() == GIVEN_MAX {
+                self.given.pop_front();
+            }
+            self.given.push_back((token, position));
         }
-        let name = first_bytes(&[b"a part", &self.sum.to_be_bytes()[..], &position.to_be_bytes()]);
-        if self.parts.len() == PARTS_MAX {
-            self.parts.pop_front();
-        }
-        self.parts.push_back((name, position));
-        name
+        token
     }
 
     /// Whether a key may have changed that nobody has read since.

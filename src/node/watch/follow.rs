@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FOLLOW_EVERY, Followed};
-use crate::base::limits::{FILTER_BYTES_MAX, FILTERS_MAX};
+use crate::base::limits::{FILTER_BYTES_MAX, FILTERS_MAX, SUCCESSORS_MAX};
 use crate::base::{Contact, Incarnation, Now, Span};
 use crate::data::{Filter, UserReply};
 use crate::node::chord_node::ChordNode;
@@ -101,6 +101,8 @@ impl ChordNode {
         if matches!(reply, UserReply::Failed(_)) {
             self.watching.is_following = false;
             self.watching.follow_at = now.mono + FOLLOW_EVERY;
+            // Whatever was found out so far is forgotten.
+            self.missed(now);
             self.arm_watch();
         }
     }
@@ -108,7 +110,9 @@ impl ChordNode {
     /// Those right around this node.
     pub(in crate::node) fn neighbours(&self) -> Vec<Contact> {
         let overlay = self.inside.as_ref().map(|inside| &inside.overlay);
-        overlay.into_iter().flat_map(|of| of.successors().iter().copied().chain(of.predecessor())).collect()
+        let all =
+            overlay.into_iter().flat_map(|of| of.predecessor().into_iter().chain(of.successors().iter().copied()));
+        all.take(SUCCESSORS_MAX).collect()
     }
 
     /// What is watched here; where that is too much to be told, everything.

@@ -67,9 +67,10 @@ impl Interests {
         }
     }
 
-    /// Something was accepted, and is to be told later.
-    pub fn tell_later(&mut self, now: Time, key: Key, hint: Hint) {
+    /// Something was accepted, and is to be told later. Whether it is the first.
+    pub fn tell_later(&mut self, now: Time, key: Key, hint: Hint) -> bool {
         self.later.push_back((now + LATER, key, hint));
+        self.later.len() == 1
     }
 
     /// What of that is due, or too much to be kept.

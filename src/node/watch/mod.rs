@@ -34,7 +34,7 @@ use super::chord_node::{ChordNode, NodeTimer};
 use super::io::Output;
 use super::message::{Message, Reply};
 use super::task::{Kind, Wake, Whose};
-use crate::base::{Contact, Incarnation, Now, Span, Time};
+use crate::base::{Contact, Incarnation, Now, Rng, Span, Time};
 use crate::data::{Filter, Hint, Key, UserReply};
 
 /// See the module.
@@ -47,6 +47,7 @@ pub(super) struct Watching {
     next_feed: u64,
     parked: BTreeMap<u64, Parked>,
     parked_of: BTreeSet<(u64, u64)>,
+    parked_until: BTreeSet<(Time, u64)>,
     next_parked: u64,
     // Nodes that are told what is watched here, and the number of their latest notice.
     followed: BTreeMap<Incarnation, Followed>,
@@ -71,6 +72,9 @@ struct Watched {
     stage: Stage,
     // Something may have been missed.
     list_again: bool,
+    // Listings that failed, one after the other, and before when there is no other.
+    failures: u32,
+    not_before: Time,
     // Tasks that wait for its beginning.
     waiting: Vec<u64>,
     used: Time,
@@ -102,6 +106,13 @@ struct Parked {
     is_resumed: bool,
 }
 
+impl Parked {
+    /// When it is told to come again, or was told in vain.
+    fn due(&self) -> Time {
+        if self.is_resumed { self.until + COME_AGAIN } else { self.until }
+    }
+}
+
 /// How often others are told what is watched here; more seldom where they are many.
 const FOLLOW_EVERY: Span = Span::secs(2);
 const FOLLOWED_EACH: Span = Span::millis(20);
@@ -111,6 +122,8 @@ const FOLLOWED_MAX: Span = Span::secs(600);
 const KEPT_FOR: Span = Span::secs(120);
 /// After a listing that did not end.
 const LIST_AGAIN: Span = Span::secs(1);
+/// Requests that may be put off.
+const PARKED_MAX: usize = 16_384;
 /// A request that was told to come again has so long for it.
 const COME_AGAIN: Span = Span::secs(30);
 /// Keys that may be watched by prefix, and their bytes, and different things that may be watched.
@@ -120,7 +133,7 @@ const FEEDS_MAX: usize = 1_024;
 
 impl Watching {
     /// What watches these keys; begun if there is nothing yet. `None`: too much is watched.
-    fn feed_for(&mut self, now: Time, filter: &Filter) -> Option<u64> {
+    fn feed_for(&mut self, now: Time, filter: &Filter, rng: &mut Rng) -> Option<u64> {
         if let Some(feed) = self.by_filter.get(filter) {
             return Some(*feed);
         }
@@ -128,9 +141,12 @@ impl Watching {
             return None;
         }
         self.next_feed += 1;
-        let feed = Feed::new(filter.clone());
+        let feed = Feed::new(filter.clone(), rng.next_u64());
         let stage = Stage::Following;
-        self.feeds.insert(self.next_feed, Watched { feed, stage, list_again: false, waiting: Vec::new(), used: now });
+        self.feeds.insert(
+            self.next_feed,
+            Watched { feed, stage, list_again: false, failures: 0, not_before: now, waiting: Vec::new(), used: now },
+        );
         self.by_filter.insert(filter.clone(), self.next_feed);
         if matches!(filter, Filter::Prefix(_)) {
             self.wide.insert(self.next_feed);
@@ -156,16 +172,22 @@ impl Watching {
         !self.feeds.is_empty() || !self.interests.is_empty()
     }
 
-    fn park(&mut self, feed: u64, until: Time) -> u64 {
+    /// `None`: too many are put off.
+    fn park(&mut self, feed: u64, until: Time) -> Option<u64> {
+        if self.parked.len() >= PARKED_MAX {
+            return None;
+        }
         self.next_parked += 1;
         self.parked.insert(self.next_parked, Parked { feed, until, is_resumed: false });
         self.parked_of.insert((feed, self.next_parked));
-        self.next_parked
+        self.parked_until.insert((until, self.next_parked));
+        Some(self.next_parked)
     }
 
     fn unpark(&mut self, parked: u64) -> Option<Parked> {
         let of = self.parked.remove(&parked)?;
         self.parked_of.remove(&(of.feed, parked));
+        self.parked_until.remove(&(of.due(), parked));
         Some(of)
     }
 
@@ -177,7 +199,11 @@ impl Watching {
 
     /// Whether a request was not told yet to come again.
     fn resumes(&mut self, parked: u64) -> bool {
-        self.parked.get_mut(&parked).is_some_and(|of| !std::mem::replace(&mut of.is_resumed, true))
+        let Some(of) = self.parked.get_mut(&parked).filter(|of| !of.is_resumed) else { return false };
+        self.parked_until.remove(&(of.due(), parked));
+        of.is_resumed = true;
+        self.parked_until.insert((of.due(), parked));
+        true
     }
 
     /// Feeds that are about a key.
@@ -189,7 +215,7 @@ impl Watching {
 
     fn next(&self) -> Option<Time> {
         let feeds = self.feeds.values().map(|of| of.used + KEPT_FOR);
-        let parked = self.parked.values().map(|of| if of.is_resumed { of.until + COME_AGAIN } else { of.until });
+        let parked = self.parked_until.first().map(|(at, _)| *at);
         let follow = (!self.is_following && !self.feeds.is_empty()).then_some(self.follow_at);
         feeds.chain(parked).chain(follow).chain(self.interests.next()).min()
     }
@@ -200,20 +226,19 @@ impl ChordNode {
     /// watches any more is forgotten.
     pub(super) fn watch_due(&mut self, now: Now) {
         self.watching.interests.expire(now.mono);
-        while let Some((key, hint)) = self.watching.interests.due(now.mono) {
-            self.watching.interests.tell(&key, hint);
-            self.take_hint(&key, hint);
-        }
-        let late = |of: &Parked| of.is_resumed && of.until + COME_AGAIN <= now.mono;
-        let gone: Vec<u64> = self.watching.parked.iter().filter(|(_, of)| late(of)).map(|(of, _)| *of).collect();
-        for parked in gone {
-            self.watching.unpark(parked);
-        }
-        let due = self.watching.parked.iter().filter(|(_, of)| of.until <= now.mono).map(|(of, _)| *of);
-        let due: Vec<u64> = due.collect();
-        for parked in due {
+        self.tell_later(now.mono);
+        while let Some((at, parked)) = self.watching.parked_until.first().copied().filter(|(at, _)| *at <= now.mono) {
             if self.watching.resumes(parked) {
                 self.outputs.push_back(Output::Resume(parked));
+            } else {
+                self.watching.parked_until.remove(&(at, parked));
+                self.watching.unpark(parked);
+            }
+        }
+        if self.watching.is_too_much() {
+            let largest = self.watching.feeds.iter().max_by_key(|(_, of)| of.feed.bytes()).map(|(id, _)| *id);
+            if let Some(id) = largest {
+                self.give_up_feed(now, id);
             }
         }
         let parked_of = &self.watching.parked_of;
@@ -232,6 +257,14 @@ impl ChordNode {
             self.follow(now);
         }
         self.arm_watch();
+    }
+
+    /// Tells what was accepted here long enough ago, or is too much to be kept.
+    fn tell_later(&mut self, now: Time) {
+        while let Some((key, hint)) = self.watching.interests.due(now) {
+            self.watching.interests.tell(&key, hint);
+            self.take_hint(&key, hint);
+        }
     }
 
     /// Looks who waits for what, and when something is to be done for it.
@@ -283,6 +316,7 @@ impl ChordNode {
                     self.wake(now, task, Wake::Go);
                 }
             }
+            (Stage::Following | Stage::Ready, Filter::Prefix(_)) if now.mono < of.not_before => {}
             (Stage::Following, Filter::Prefix(_)) => {
                 of.stage = Stage::Beginning;
                 of.list_again = false;
@@ -299,7 +333,7 @@ impl ChordNode {
         for id in all {
             let Some(of) = self.watching.feeds.get_mut(&id) else { continue };
             of.list_again = true;
-            if matches!(of.stage, Stage::Ready) {
+            if matches!(of.stage, Stage::Ready) && of.not_before <= now.mono {
                 self.list_again(now, id);
             }
         }
@@ -333,11 +367,16 @@ impl ChordNode {
             // They are asked for again when all nodes have been told again.
             of.stage = if is_beginning { Stage::Following } else { Stage::Ready };
             of.list_again = true;
-            self.watching.follow_at = self.watching.follow_at.min(now.mono + LIST_AGAIN);
+            of.not_before = now.mono + LIST_AGAIN * (1 << of.failures.min(5));
+            of.failures += 1;
+            self.watching.follow_at = self.watching.follow_at.min(of.not_before);
+            // What was told already is to be read.
+            self.resume_watchers(id);
             self.arm_watch();
             return;
         }
         of.stage = Stage::Ready;
+        of.failures = 0;
         if is_beginning {
             of.feed.begin();
             for task in std::mem::take(&mut of.waiting) {
@@ -370,6 +409,12 @@ impl ChordNode {
             let of = self.watching.feeds.get_mut(&feed);
             if of.is_some_and(|of| of.feed.hint(key, hint)) {
                 self.resume_watchers(feed);
+                let is_full = |of: &Watched| of.feed.len() > KEYS_MAX || of.feed.bytes() > BYTES_MAX;
+                if self.watching.feeds.get(&feed).is_some_and(is_full) {
+                    // It is given up once nothing is under way.
+                    self.watching.follow_at = Time::default();
+                    self.timers.set_no_later(NodeTimer::Watch, Time::default());
+                }
             }
         }
     }
@@ -382,8 +427,11 @@ impl ChordNode {
             self.watching.interests.tell(&key, hint);
             self.take_hint(&key, hint);
         } else {
-            self.watching.interests.tell_later(now.mono, key, hint);
-            self.arm_watch();
+            let is_first = self.watching.interests.tell_later(now.mono, key, hint);
+            self.tell_later(Time::default());
+            if is_first {
+                self.arm_watch();
+            }
         }
     }
 

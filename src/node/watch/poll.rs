@@ -27,6 +27,7 @@ pub(in crate::node) struct WatchTask {
     is_reading: bool,
     // The node is asked that has given the token.
     asked: Option<u64>,
+    tries: u32,
     // A key could not be read: at all, and this time.
     has_failed: bool,
     fails: bool,
@@ -34,13 +35,16 @@ pub(in crate::node) struct WatchTask {
 
 /// Keys read at the same time.
 const READS_MAX: usize = 8;
-/// Bytes of values in an answer, the last one not counted.
+/// Bytes of keys and values in an answer, unless it has only one.
 const BYTES_MAX: usize = VALUE_BYTES_DEFAULT;
 /// After keys that could not be read.
 const READ_AGAIN: Span = Span::millis(200);
 /// So long the node that gave a token is waited for, and before it is asked again.
 const SILENCE: Span = Span::secs(2);
 const ASK_AGAIN: Span = Span::millis(20);
+const TRIES_MAX: u32 = 10;
+/// A read that takes longer is tried again later: one whose first member is silent takes up to two seconds more.
+const READ_PATIENCE: Span = Span::secs(3);
 /// Something has changed while keys were read.
 const NEXT_ROUND: Span = Span::millis(1);
 
@@ -55,6 +59,7 @@ impl WatchTask {
             bytes: 0,
             is_reading: false,
             asked: None,
+            tries: 0,
             has_failed: false,
             fails: false,
         }
@@ -73,16 +78,20 @@ impl ChordNode {
     pub(in crate::node) fn run_watch(&mut self, now: Now, id: u64, task: &mut WatchTask, wake: Wake) -> Next {
         match wake {
             Wake::Ended { part, reply } => {
-                let Some(key) = task.open.remove(&part) else { return Next::Wait };
-                self.take_read(task, key, part, reply);
+                if let Some(key) = task.open.remove(&part) {
+                    self.take_read(task, &key, part, reply);
+                }
             }
             Wake::Reply { reply: Reply::Watched(Some(watched)), .. } if watched.seen.is_empty() => {
-                // It has not heard yet what this node has, or the other way round.
                 task.asked = None;
-                if task.until.is_some_and(|until| until <= now.mono) {
-                    return told_of(Vec::new(), watched.resume);
+                task.tries += 1;
+                if !self.knows(&task.query.filter, watched.resume) {
+                    // It has not heard yet what this node has, or the other way round.
+                    let is_over = task.tries > TRIES_MAX || task.until.is_some_and(|until| until <= now.mono);
+                    return if is_over { told_of(Vec::new(), watched.resume) } else { self.pause(ASK_AGAIN) };
                 }
-                return self.pause(ASK_AGAIN);
+                // Both have seen the same: from there on this node tells.
+                task.query.from = Some(watched.resume);
             }
             Wake::Reply { reply: Reply::Watched(Some(watched)), .. } => {
                 return Next::Done(UserReply::Watched(*watched));
@@ -92,6 +101,8 @@ impl ChordNode {
             }
             Wake::Go if task.asked.is_some() => return Next::Done(UserReply::Failed(Failure::TooOld)),
             Wake::TooMuch => return Next::Done(UserReply::Failed(Failure::TooMany { limit: super::KEYS_MAX })),
+            // Reads that take so long do not hold up the others.
+            Wake::Go => self.abandon_reads(task),
             _ => {}
         }
         let until = match (task.until, task.query.parked) {
@@ -101,7 +112,7 @@ impl ChordNode {
             (None, Some(parked)) => self.watching.unpark(parked).map_or(now.mono, |of| of.until),
         };
         task.until = Some(until);
-        let Some(feed) = self.watching.feed_for(now.mono, &task.query.filter) else {
+        let Some(feed) = self.watching.feed_for(now.mono, &task.query.filter, &mut self.rng) else {
             return Next::Done(UserReply::Failed(Failure::TooMany { limit: super::FEEDS_MAX }));
         };
         self.follow_at_once(now, feed);
@@ -111,7 +122,10 @@ impl ChordNode {
             of.waiting.push(id);
             return Next::Wait;
         }
-        if self.begin_reads(now, id, task, feed) { Next::Wait } else { self.conclude(now, id, task, feed, until) }
+        if self.begin_reads(now, id, task, feed) {
+            return Next::Pause(READ_PATIENCE);
+        }
+        self.conclude(now, id, task, feed, until)
     }
 
     fn follow_at_once(&mut self, now: Now, feed: u64) {
@@ -159,7 +173,7 @@ impl ChordNode {
         self.start_task(now, Whose::Task(id, part), Kind::Operate(read));
     }
 
-    fn take_read(&mut self, task: &mut WatchTask, key: Key, part: u64, reply: UserReply) {
+    fn take_read(&mut self, task: &mut WatchTask, key: &Key, part: u64, reply: UserReply) {
         let Some(feed) = self.watching.by_filter.get(&task.query.filter).copied() else { return };
         let Some(of) = self.watching.feeds.get_mut(&feed) else { return };
         let before = of.feed.position();
@@ -168,17 +182,39 @@ impl ChordNode {
             UserReply::Kv(Outcome::NotFound) => None,
             _ => {
                 (task.fails, task.has_failed) = (true, true);
-                of.feed.end_read(&key, part, Found::Unread);
+                of.feed.end_read(key, part, Found::Unread);
+                self.resume_watchers(feed);
                 return;
             }
         };
         let found = version_of(record.as_ref()).map_or(Found::Nothing, Found::Is);
-        of.feed.end_read(&key, part, found);
+        of.feed.end_read(key, part, found);
         task.bytes += record.as_ref().map_or(0, Record::user_bytes);
-        task.found.insert(key, record);
+        task.found.insert(key.clone(), record);
         if of.feed.position() != before {
             self.resume_watchers(feed);
         }
+    }
+
+    /// Keys that are being read are not waited for any more: somebody is to read them again.
+    pub(in crate::node) fn abandon_reads(&mut self, task: &mut WatchTask) {
+        let open = std::mem::take(&mut task.open);
+        if open.is_empty() {
+            return;
+        }
+        (task.fails, task.has_failed) = (true, true);
+        let Some(feed) = self.watching.by_filter.get(&task.query.filter).copied() else { return };
+        let Some(of) = self.watching.feeds.get_mut(&feed) else { return };
+        for (part, key) in open {
+            of.feed.end_read(&key, part, Found::Unread);
+        }
+        self.resume_watchers(feed);
+    }
+
+    /// Whether a token says something here.
+    fn knows(&self, filter: &Filter, token: Resume) -> bool {
+        let feed = self.watching.by_filter.get(filter).and_then(|feed| self.watching.feeds.get(feed));
+        feed.is_some_and(|of| of.is_usable() && of.feed.find(token.sum).is_some())
     }
 
     /// Everything was read: tells what has changed, or puts the request off.
@@ -190,7 +226,13 @@ impl ChordNode {
         // What another read has found meanwhile is newer.
         let mut found = std::mem::take(&mut task.found);
         found.retain(|key, record| !of.feed.differs(key, version_of(record.as_ref())));
-        let position = task.query.from.and_then(|from| of.feed.find(from.sum));
+        let position = match &task.query.filter {
+            Filter::Prefix(_) => task.query.from.and_then(|from| of.feed.find(from.sum)),
+            Filter::Key(_) => {
+                let is_present = task.query.from.is_some_and(|from| from.sum == of.feed.sum());
+                (is_present && !of.feed.is_dirty()).then(|| of.feed.position())
+            }
+        };
         let told = match (&task.query.filter, task.query.from, position) {
             (Filter::Key(key), from, _) => {
                 let is_news = from.is_none_or(|from| from.sum != of.feed.sum()) && found.contains_key(key);
@@ -198,26 +240,24 @@ impl ChordNode {
                 let seen = found.into_iter().filter(|(_, record)| record.is_some() || from.is_some());
                 is_news.then(|| (seen.collect(), Resume { sum: of.feed.sum(), node: 0 }))
             }
-            (Filter::Prefix(_), None, _) => {
-                let sum = of.feed.name(of.feed.position());
-                Some((Vec::new(), Resume { sum, node }))
-            }
+            (Filter::Prefix(_), None, _) => Some((Vec::new(), Resume { sum: of.feed.first_token(), node })),
             (Filter::Prefix(_), Some(_), Some(position)) => {
                 let seen = changes_since(position, found, &of.feed);
                 let keys: BTreeSet<Key> = seen.iter().map(|(key, _)| key.clone()).collect();
                 let at = of.feed.seen_up_to(position, &keys);
-                (!seen.is_empty()).then(|| (seen, Resume { sum: of.feed.name(at), node }))
+                (!seen.is_empty()).then(|| (seen, Resume { sum: of.feed.token(at), node }))
             }
-            (Filter::Prefix(_), Some(from), None) if !of.feed.is_dirty() => {
-                return self.ask_issuer(id, task, from);
-            }
-            (Filter::Prefix(_), Some(_), None) => None,
+            (Filter::Prefix(_), Some(from), None) => return self.ask_issuer(id, task, from),
         };
         if let Some((seen, resume)) = told {
             return told_of(seen, resume);
         }
-        if now.mono >= until && position.is_some() {
-            return told_of(Vec::new(), task.query.from.unwrap_or_default());
+        if let Some(position) = position.filter(|_| now.mono >= until) {
+            // Where that is all, in a way that others understand, too.
+            let is_all = position == of.feed.position() && !of.feed.is_dirty();
+            let from = task.query.from.unwrap_or_default();
+            let resume = if is_all { Resume { sum: of.feed.token(position), ..from } } else { from };
+            return told_of(Vec::new(), resume);
         }
         if std::mem::take(&mut task.fails) {
             return self.pause(READ_AGAIN);
@@ -227,7 +267,8 @@ impl ChordNode {
         }
         let parked = self.watching.park(feed, until);
         self.arm_watch();
-        Next::Done(UserReply::Parked(parked))
+        let reply = parked.map_or(UserReply::Failed(Failure::Overloaded), UserReply::Parked);
+        Next::Done(reply)
     }
 
     /// Another node has given a token that this one does not know: that one does.
@@ -262,10 +303,10 @@ fn changes_since(position: u64, found: BTreeMap<Key, Option<Record>>, feed: &Fee
     let mut seen: Vec<(Key, Option<Record>)> = found.into_iter().filter(is_news).collect();
     seen.sort_by_key(|(key, _)| feed.changed(key));
     let mut bytes = 0;
-    let fits = seen.iter().take_while(|(_, record)| {
-        let fits = bytes < BYTES_MAX;
-        bytes += record.as_ref().map_or(0, Record::user_bytes);
-        fits
+    let fits = seen.iter().take_while(|(key, record)| {
+        let is_first = bytes == 0;
+        bytes += key.as_bytes().len() + record.as_ref().map_or(0, Record::user_bytes);
+        is_first || bytes <= BYTES_MAX
     });
     let count = fits.count();
     seen.truncate(count);

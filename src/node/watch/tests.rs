@@ -19,7 +19,7 @@ fn item(name: &str, n: u64) -> Item {
 }
 
 fn feed(items: &[(&str, u64)]) -> Feed {
-    let mut feed = Feed::new(Filter::Prefix(Vec::new()));
+    let mut feed = Feed::new(Filter::Prefix(Vec::new()), 7);
     for (name, n) in items {
         feed.told(&item(name, *n), true);
     }
@@ -71,13 +71,14 @@ fn a_hint_of_what_is_known_is_no_news() {
     assert_eq!(feed.candidates(0, 1), [key("a")]);
     read(&mut feed, "a", None);
     assert!(!hint(&mut feed, "a", 2, None), "the other members say the same later");
+    assert!(hint(&mut feed, "z", 5, Some(5)) || feed.is_dirty());
     assert!(!hint(&mut feed, "a", 1, Some(1)), "it is old");
 }
 
 #[test]
 fn what_came_and_went_before_anybody_read_it_is_told_as_gone() {
     let mut feed = feed(&[]);
-    let before = feed.sum();
+    let (before, first) = (feed.sum(), feed.first_token());
     assert!(hint(&mut feed, "a", 5, Some(5)));
     assert!(!hint(&mut feed, "a", 6, None));
     read(&mut feed, "a", None);
@@ -90,10 +91,10 @@ fn what_came_and_went_before_anybody_read_it_is_told_as_gone() {
     assert!(!hint(&mut feed, "a", 8, None));
     read(&mut feed, "a", None);
     assert_eq!(feed.changed(&key("a")), Some(3));
-    // The state is as before, and yet whoever has the token of before is to be told; whoever was told is not.
-    assert_eq!((feed.sum(), feed.find(before)), (before, Some(0)));
-    let after = feed.name(3);
-    assert_eq!(feed.find(after), Some(3));
+    // The state is as before, and yet whoever began then is to be told; whoever was told is not.
+    assert_eq!((feed.sum(), feed.find(first)), (before, Some(0)));
+    let after = feed.token(3);
+    assert_eq!((after, feed.find(after)), (before, Some(3)));
 }
 
 #[test]
@@ -137,13 +138,13 @@ fn whoever_has_seen_a_part_goes_on_behind_it() {
     assert_eq!(feed.candidates(0, 2), [key("a"), key("b")]);
     let at = feed.seen_up_to(0, &keys(&["a", "b"]));
     assert_eq!(at, 2);
-    let part = feed.name(at);
+    let part = feed.token(at);
     assert_eq!(feed.find(part), Some(2));
     assert_eq!(feed.seen_up_to(at, &keys(&["d"])), 2, "c was not seen");
     read(&mut feed, "c", None);
     assert_eq!(feed.candidates(at, 9), [key("d"), key("c")], "only the latest of c");
     let end = feed.seen_up_to(at, &keys(&["c", "d"]));
-    assert_eq!(feed.name(end), feed.sum());
+    assert_eq!(feed.token(end), feed.sum());
 }
 
 #[test]
@@ -157,6 +158,29 @@ fn what_is_gone_for_long_is_forgotten_and_whoever_has_not_seen_it_is_told_so() {
     }
     assert_eq!(feed.len(), super::feed::GONE_MAX + 1);
     assert_eq!(before, feed.sum());
-    let part = feed.name(3);
+    let part = feed.token(3);
     assert_eq!(feed.find(part), None);
+}
+
+/// Somebody has accepted it, and a read did not see it yet: it is chosen later, and others say so in the same ballot.
+#[test]
+fn what_was_heard_of_before_it_was_chosen_is_read_again() {
+    let mut feed = feed(&[("a", 1)]);
+    assert!(hint(&mut feed, "a", 2, Some(2)));
+    read(&mut feed, "a", Some(1));
+    assert!(hint(&mut feed, "a", 2, Some(2)));
+    read(&mut feed, "a", Some(2));
+    assert!(!hint(&mut feed, "a", 2, Some(2)));
+}
+
+#[test]
+fn tokens_of_the_same_place_are_one_and_do_not_push_others_out() {
+    let mut feed = feed(&[]);
+    let first = feed.first_token();
+    read(&mut feed, "a", Some(1));
+    for _ in 0..5_000 {
+        assert_eq!(feed.token(1), feed.sum());
+    }
+    assert_eq!(feed.find(first), Some(0));
+    assert_eq!(feed.len(), 1);
 }

@@ -395,6 +395,7 @@ impl Copies {
     /// All members of a later view have the records, and this node is none of them.
     pub(super) fn drop_slot(&mut self, slot: Slot) {
         self.invited.remove(&slot);
+        self.repair.forget(slot);
         if let Some(held) = self.held.remove(&slot)
             && !self.mutated(Mutation::ForgetsTheEnd)
         {

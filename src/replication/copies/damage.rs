@@ -76,6 +76,7 @@ impl Copies {
     /// Begins to mend what can be mended now.
     pub(super) fn mend_damage(&mut self, now: Time, around: &Neighbourhood<'_>) {
         self.rescan_later(now);
+        self.repair_later(now, RESCAN_EVERY);
         let me = self.me;
         for slot in self.damage.found.clone() {
             if !self.held.contains_key(&slot) {

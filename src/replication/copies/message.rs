@@ -8,13 +8,14 @@
 //! its records    member of e+1 ── Fetch(e) ──▶ members of e, who freeze ── Part, Part, .. ──▶ member of e+1
 //!                member of e+1 ── Complete(e+1) ──▶ all;  once all have said so the records of e go
 //! a removal      first member ── Collect ──▶ all ── Collectable ──▶ first member ── Drop ──▶ all
+//! comparing      a member ── Compare ──▶ another ── Compared ──▶ the member, until few keys are left that differ
 //! ```
 //!
 //! Whatever is lost is said again.
 
 use crate::base::{Contact, Wall};
 use crate::data::register::{Accepted, Ballot};
-use crate::data::{Answer, Ask, Cursor, Digest, Key, Slot, Trouble};
+use crate::data::{Answer, Ask, Cursor, Difference, Digest, Key, Range, Slot, Trouble};
 use crate::replication::chain::{Members, Promise, Turn};
 use crate::replication::{SlotRun, View};
 
@@ -223,6 +224,20 @@ pub enum CopyMessage {
         epoch: u64,
         /// Keys and removals.
         keys: Vec<(Key, Ballot)>,
+    },
+    /// What do you have of these parts of slots, where it is not the same?
+    Compare {
+        /// For the answer.
+        serial: u64,
+        /// Slots, the epochs of their views, and what the sender has.
+        slots: Vec<(Slot, u64, Vec<Range>)>,
+    },
+    /// That, of those of the slots that the sender serves in those views.
+    Compared {
+        /// As asked.
+        serial: u64,
+        /// Slots and what differs there.
+        slots: Vec<(Slot, Difference)>,
     },
     /// The sender leaves: it is to be no member of anything new.
     Leaving,

@@ -18,6 +18,7 @@ mod operations;
 mod phases;
 mod placing;
 mod recover;
+mod repair;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -36,6 +37,8 @@ use self::placing::Placing;
 pub use self::placing::Settled;
 use self::recover::{Recovering, Waiting};
 pub use self::recover::{Recovery, SURVEYED_AT_ONCE};
+pub use self::repair::REPAIR_RATE_DEFAULT;
+use self::repair::Repair;
 use super::chain::{Chain, MEMBERS_MAX};
 use super::runs::{SlotRun, runs_of};
 use super::view::{View, Views};
@@ -89,25 +92,72 @@ pub enum CopiesEffect {
 #[derive(Debug)]
 enum Awaited {
     /// A register of an operation of this node's own has answered.
-    Own { number: u64 },
+    Own {
+        number: u64,
+    },
     /// A register has answered a peer.
-    Answer { to: Contact, number: u64, changed: Option<Box<(Key, Hint)>> },
+    Answer {
+        to: Contact,
+        number: u64,
+        changed: Option<Box<(Key, Hint)>>,
+    },
     /// What has become safe to say.
-    Say { to: Contact, message: Box<CopyMessage> },
+    Say {
+        to: Contact,
+        message: Box<CopyMessage>,
+    },
     /// A part of a slot was read.
-    Scanned { to: Contact, slot: Slot, epoch: u64, serial: u64 },
+    Scanned {
+        to: Contact,
+        slot: Slot,
+        epoch: u64,
+        serial: u64,
+    },
     /// What is here of a slot is summed up, to see what is damaged, or before its records are fetched.
-    Summed { slot: Slot },
+    Summed {
+        slot: Slot,
+    },
     /// What could not be read of a slot was put right.
-    Mended { slot: Slot, epoch: u64 },
+    Mended {
+        slot: Slot,
+        epoch: u64,
+    },
     /// Removals in a slot were looked for.
-    Tombstones { slot: Slot, epoch: u64 },
+    Tombstones {
+        slot: Slot,
+        epoch: u64,
+    },
     /// What is there of removals that somebody would have forgotten.
-    Held { to: Contact, slot: Slot, epoch: u64, serial: u64 },
+    Held {
+        to: Contact,
+        slot: Slot,
+        epoch: u64,
+        serial: u64,
+    },
     /// A part of a slot was copied ahead.
-    CopiedAhead { slot: Slot, next: Option<Cursor> },
+    CopiedAhead {
+        slot: Slot,
+        next: Option<Cursor>,
+    },
+    /// What another has of slots was compared with what is here; the same for another.
+    Resolved {
+        serial: u64,
+    },
+    Differs {
+        to: Contact,
+        serial: u64,
+    },
+    /// What was behind was looked at again.
+    Suspected {
+        slot: Slot,
+    },
     /// A part of a slot was taken.
-    Copied { from: Incarnation, slot: Slot, epoch: u64, next: Option<Cursor> },
+    Copied {
+        from: Incarnation,
+        slot: Slot,
+        epoch: u64,
+        next: Option<Cursor>,
+    },
 }
 
 /// A slot of which this node is a member, was one or is to become one.
@@ -138,6 +188,8 @@ enum Timer {
     Compare,
     Rescan,
     Collect,
+    Repair,
+    LookAgain,
 }
 
 /// See the module.
@@ -156,6 +208,7 @@ pub struct Copies {
     damage: Damage,
     recoveries: Waiting,
     collector: Collector,
+    repair: Repair,
     tells_changes: bool,
     // To a peer, usually: what waits for answers waits by so much longer.
     round_trip: Span,
@@ -208,6 +261,7 @@ impl Copies {
             damage: Damage::default(),
             recoveries: Waiting::default(),
             collector: Collector::default(),
+            repair: Repair::default(),
             tells_changes: false,
             round_trip: Span::ZERO,
             timers: Timers::new(),
@@ -315,6 +369,8 @@ impl Copies {
                 Timer::Compare => self.compare(now),
                 Timer::Rescan => self.rescan(now),
                 Timer::Collect => self.collect(now, wall),
+                Timer::Repair => self.repair(now),
+                Timer::LookAgain => self.look_again(Now { mono: now, wall }),
             }
         }
         self.hear_own(now);
@@ -401,6 +457,9 @@ impl Copies {
             Some(Awaited::Copied { from, slot, epoch, next }) => {
                 self.copied(now, from, slot, epoch, next, done == Done::Changed);
             }
+            Some(Awaited::Resolved { serial }) => self.resolved(now, serial, done),
+            Some(Awaited::Differs { to, serial }) => self.differs(to, serial, done),
+            Some(Awaited::Suspected { slot }) => self.suspected(now, slot, done),
             // What could not be done is asked for again by whoever waits for it.
             Some(Awaited::Say { .. }) | None => {}
         }
@@ -462,6 +521,8 @@ impl Copies {
                 self.on_collectable(now, from, slot, (epoch, serial), &keys);
             }
             CopyMessage::Drop { slot, epoch, keys } => self.on_drop(slot, epoch, keys),
+            CopyMessage::Compare { serial, slots } => self.on_compare(from, serial, slots),
+            CopyMessage::Compared { serial, slots } => self.on_compared(now, from, serial, slots),
             CopyMessage::Leaving => self.placing.leaves(now, from.incarnation),
         }
     }

@@ -96,6 +96,8 @@ pub(super) struct Operations {
     round: u64,
 }
 
+/// Those who ask count from 1.
+const NOBODY: u64 = 0;
 /// How long a coordinator tries.
 const TRY_FOR: Span = Span::secs(10);
 /// Silence after which members are asked again.
@@ -122,6 +124,15 @@ impl Operations {
 impl Copies {
     /// Coordinates an operation; the asker hears of it by [`CopiesEffect::Ran`], or here and now.
     pub fn run(&mut self, now: Now, asker: u64, place: &Place, operation: Operation) -> Option<Ran> {
+        self.enter(now, asker, place, operation, false)
+    }
+
+    /// The same for nobody, and with a ballot, whatever it is.
+    pub(super) fn run_alone(&mut self, now: Now, place: &Place, operation: Operation) {
+        self.enter(now, NOBODY, place, operation, true);
+    }
+
+    fn enter(&mut self, now: Now, asker: u64, place: &Place, operation: Operation, alone: bool) -> Option<Ran> {
         let Some(view) = self.served(place.slot).cloned() else {
             let elsewhere = self.view(place.slot).filter(|view| !view.has(self.me.incarnation)).cloned();
             return Some(Ran::NotNow { elsewhere, again: operation.again });
@@ -139,7 +150,7 @@ impl Copies {
             silent: Vec::new(),
             spare: Vec::new(),
             failed: BTreeSet::new(),
-            alone: false,
+            alone,
             leads: false,
             is_accepting: false,
             hint: None,
@@ -406,7 +417,7 @@ impl Copies {
     }
 
     /// What was proposed last on a key may have been chosen, or not: whoever goes on has to ask.
-    fn lose_word(&mut self, place: &Place) {
+    pub(super) fn lose_word(&mut self, place: &Place) {
         if self.mutated(Mutation::KeepsTheWord) {
             return;
         }

@@ -93,6 +93,15 @@ fn index(contact: &Contact) -> usize {
     usize::from(contact.addr.port()) - 1
 }
 
+/// A rule that is taken away is to be noticed by itself: members do not compare what they have, and so mend what it has broken.
+fn prepare(copies: &mut Copies, without: Option<Mutation>) {
+    copies.mutation = without;
+    copies.collect_after(COLLECT_AFTER);
+    if without.is_some() {
+        copies.repair_at(0);
+    }
+}
+
 impl World {
     fn new(seed: u64, without: Option<Mutation>) -> Self {
         let mut rng = Rng::new(seed);
@@ -133,8 +142,7 @@ impl World {
             without,
         };
         for copies in world.nodes.iter_mut().filter_map(|node| node.copies.as_mut()) {
-            copies.mutation = without;
-            copies.collect_after(COLLECT_AFTER);
+            prepare(copies, without);
         }
         world.drain(0);
         // A creator that is gone before it has written anything down has created nothing.
@@ -276,8 +284,7 @@ impl World {
         let seed = self.rng.next_u64();
         let node = &mut self.nodes[at];
         let mut copies = Copies::new(node.contact, space(), REPLICAS, Rng::new(seed));
-        copies.mutation = self.without;
-        copies.collect_after(COLLECT_AFTER);
+        prepare(&mut copies, self.without);
         copies.restore(&node.store.kept().expect("memory")).expect("it is readable");
         node.copies = Some(copies);
         if node.standing == Standing::Lost {

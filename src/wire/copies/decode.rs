@@ -64,6 +64,8 @@ impl Reader<'_> {
                 };
                 CopyMessage::Answered { number: of.number, answer }
             }
+            Body::CopyCompare(of) => self.compare(of)?,
+            Body::CopyCompared(of) => self.compared(of)?,
             Body::CopyLeaving(pb::CopyLeaving {}) => CopyMessage::Leaving,
             Body::CopyCollect(of) => CopyMessage::Collect {
                 slot: Slot(of.slot),

@@ -5,6 +5,7 @@ use super::super::encode::{
 };
 use super::super::pb;
 use super::super::pb::envelope::Body;
+use super::compare::{compare_pb, compared_pb};
 use crate::base::Incarnation;
 use crate::data::register::{Accepted, OpId, State};
 use crate::data::{Answer, Ask, Key, Outcome, Version};
@@ -46,6 +47,8 @@ pub(in crate::wire) fn copies(message: &CopyMessage) -> Body {
             let evicted = part.evicted.map(|at| at.0);
             Body::CopyPart(pb::CopyPart { slot, epoch, serial, entries, next, damaged, evicted, same: part.same })
         }
+        CopyMessage::Compare { serial, slots } => Body::CopyCompare(compare_pb(*serial, slots)),
+        CopyMessage::Compared { serial, slots } => Body::CopyCompared(compared_pb(*serial, slots)),
         CopyMessage::Complete { slot, epoch, has, ask } => {
             Body::CopyComplete(pb::CopyComplete { slot: slot.0, epoch: *epoch, has: *has, ask: *ask })
         }

@@ -1,5 +1,6 @@
 //! The messages of the copies, both ways.
 
+mod compare;
 mod decode;
 mod encode;
 #[cfg(test)]

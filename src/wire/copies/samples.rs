@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::{Capacity, Contact, Incarnation, Wall};
 use crate::data::register::{Accepted, OpId, Recent, State};
-use crate::data::{Answer, Ask, Command, Digest, Key, Outcome, Record, Slot, Trouble, Version};
+use crate::data::{Answer, Ask, Command, Difference, Digest, Key, Outcome, Range, Record, Slot, Trouble, Version};
 use crate::node::Call;
 use crate::replication::chain::{Members, Promise, Turn};
 use crate::replication::copies::{CopyMessage, Operation, Part};
@@ -67,7 +67,15 @@ pub(in crate::wire) fn messages() -> Vec<(&'static str, CopyMessage)> {
         CopyMessage::Fetch { slot, epoch, views: views(), ahead: true, digest, serial: 6, after: Some(cursor()) };
     let first =
         CopyMessage::Fetch { slot, epoch, views: Vec::new(), ahead: false, digest: None, serial: 0, after: None };
+    let range = Range { after: Some(cursor()), to: None, digest };
+    let whole = Range { after: None, to: Some(cursor()), digest: None };
+    let difference = Difference { items: removals.clone(), ranges: vec![range.clone()] };
     vec![
+        ("copy_compare", CopyMessage::Compare { serial: 6, slots: vec![(slot, epoch, vec![range, whole])] }),
+        (
+            "copy_compared",
+            CopyMessage::Compared { serial: 6, slots: vec![(slot, difference), (Slot(2), Difference::default())] },
+        ),
         ("copy_query", CopyMessage::Query { runs: vec![run] }),
         ("copy_notice", CopyMessage::Notice { views: vec![(run, views())] }),
         ("copy_summary", CopyMessage::Summary { sum: 77 }),
