@@ -25,6 +25,8 @@ pub struct Difference {
     pub items: Vec<(Key, Ballot)>,
     /// Parts.
     pub ranges: Vec<Range>,
+    /// Keys that cannot be read there; never sent.
+    pub damaged: Vec<Key>,
 }
 
 /// What a difference means here.
@@ -50,12 +52,13 @@ pub(super) fn differ(slot: Slot, ranges: Vec<Range>, store: &impl Store) -> Resu
     let mut difference = Difference::default();
     for range in ranges {
         let (mut digest, mut items) = (Digest::default(), Vec::new());
-        each(slot, &range, store, |key, ballot, _| {
+        let damaged = each(slot, &range, store, |key, ballot, _| {
             digest.add(key, ballot);
             if items.len() <= ITEMS_MAX {
                 items.push((key.clone(), ballot));
             }
         })?;
+        difference.damaged.extend(damaged);
         if range.digest == Some(digest) {
             continue;
         }
@@ -183,7 +186,7 @@ mod tests {
     /// Compares: what is behind here, in how many rounds, and how many keys and parts travelled.
     fn compare(here: &MemoryStore, there: &MemoryStore) -> (Vec<(Key, Ballot)>, usize, usize) {
         let (mut difference, mut behind) =
-            (Difference { items: Vec::new(), ranges: vec![Range::default()] }, Vec::new());
+            (Difference { ranges: vec![Range::default()], ..Difference::default() }, Vec::new());
         let (mut rounds, mut travelled) = (0, 0);
         loop {
             let mut resolved = resolve(Slot(0), difference, here).expect("it can be read");

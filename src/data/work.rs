@@ -4,7 +4,7 @@
 //! the change is as safe as the store makes it; what only reads may be answered before what was asked earlier.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hasher};
 
 use super::collect::{self, Tombstones};
 use super::compare::{self, Difference, Range, Resolved};
@@ -125,9 +125,13 @@ pub struct Digest {
 
 impl Digest {
     pub(super) fn add(&mut self, key: &Key, ballot: Ballot) {
-        // Programs of two versions of Rust may differ here: then they copy what both have.
+        // Of bytes alone, so that nodes of any kind agree.
         let mut hasher = DefaultHasher::new();
-        (key.as_bytes(), ballot.epoch, ballot.round, { ballot.node.0 }, ballot.n).hash(&mut hasher);
+        for number in [key.as_bytes().len() as u64, ballot.epoch, ballot.round, ballot.n] {
+            hasher.write(&number.to_le_bytes());
+        }
+        hasher.write(&ballot.node.0.to_le_bytes());
+        hasher.write(key.as_bytes());
         self.keys += 1;
         self.sum = self.sum.wrapping_add(hasher.finish());
     }

@@ -232,6 +232,7 @@ impl ChordNode {
             && let Some(inside) = &mut self.inside
         {
             inside.overlay.handle_jump(now.mono);
+            inside.copies.forget_ages();
         }
     }
 
@@ -285,7 +286,7 @@ impl ChordNode {
             }
             Call::Peek(key) => {
                 let place = inside.params.space.place(key);
-                (!self.peek_here(asker, &place)).then_some(Reply::Peeked(None))
+                (!self.peek_here(now, asker, &place)).then_some(Reply::Peeked(None))
             }
             Call::Holder(slot) => Some(Reply::Holder(inside.copies.view(slot).cloned())),
             Call::Info => self.info(now).map(|info| Reply::Info(Box::new(info))),

@@ -45,8 +45,8 @@ enum Waiter {
     Copies { ticket: u64 },
     /// A page, of slots that were held in these epochs.
     List { asker: Asker, served: Vec<(SlotRun, u64)> },
-    /// What is under a key.
-    Peek { asker: Asker, slot: Slot },
+    /// What is under a key. A copy of it was the latest at that time, as far as that is known.
+    Peek { asker: Asker, slot: Slot, until: Option<Time> },
     /// Expired records are removed.
     Expired,
 }
@@ -97,14 +97,16 @@ impl ChordNode {
     }
 
     /// Looks what this node has under a key, old or new; the asker hears of it. False if it has no whole copy of the slot.
-    pub(super) fn peek_here(&mut self, asker: Asker, place: &Place) -> bool {
+    pub(super) fn peek_here(&mut self, now: Now, asker: Asker, place: &Place) -> bool {
         let Some(inside) = self.inside.as_ref().filter(|inside| inside.copies.has_copy(place.slot)) else {
             return false;
         };
         // A peek promises nothing, whatever the view.
         let grant = grant(0, inside.overlay.me().incarnation);
         let vote = Vote { place: place.clone(), grant, ask: Ask::Peek };
-        self.start_job(Waiter::Peek { asker, slot: place.slot }, Work::Vote(Box::new(vote)));
+        let age = inside.copies.age(now.mono, place.slot);
+        let until = age.map(|age| Time(now.mono.0.saturating_sub(age.0)));
+        self.start_job(Waiter::Peek { asker, slot: place.slot, until }, Work::Vote(Box::new(vote)));
         true
     }
 
@@ -125,11 +127,12 @@ impl ChordNode {
                 let (served, page) = page.map(|(served, page)| (self.served_since(&served), page)).unwrap_or_default();
                 self.tell(now, asker, Wake::Listed { served, page });
             }
-            Some(Waiter::Peek { asker, slot }) => {
+            Some(Waiter::Peek { asker, slot, until }) => {
                 // Meanwhile the slot may have been dropped, and nothing found that was there.
-                let copies = self.copies().filter(|copies| copies.has_copy(slot));
-                let told = copies.and_then(|copies| Some((peeked(now, done)?, copies.age(now.mono, slot))));
-                self.tell(now, asker, Wake::Peeked(told));
+                let is_here = self.copies().is_some_and(|copies| copies.has_copy(slot));
+                let told = peeked(now, done).filter(|_| is_here);
+                let age = until.map(|until| now.mono.since(until));
+                self.tell(now, asker, Wake::Peeked(told.map(|(of, is_doubtful)| (of, age.filter(|_| !is_doubtful)))));
             }
             Some(Waiter::Expired) => match done {
                 Done::Expired(due) => {
@@ -192,12 +195,12 @@ impl ChordNode {
     }
 }
 
-/// `None`: nobody can read it, or it is doubtful and there is nothing.
-fn peeked(now: Now, done: Done) -> Option<Outcome> {
+/// What is there, and whether that is in doubt. `None`: nobody can read it, or it is doubtful and there is nothing.
+fn peeked(now: Now, done: Done) -> Option<(Outcome, bool)> {
     let Done::Voted(Answer::Told(accepted)) = done else { return None };
     let state = accepted.map(|accepted| accepted.state).unwrap_or_default();
     match state.record.filter(|record| !record.is_expired(now.wall)) {
-        Some(record) => Some(Outcome::Found(record)),
-        None => (!state.doubtful).then_some(Outcome::NotFound),
+        Some(record) => Some((Outcome::Found(record), state.doubtful)),
+        None => (!state.doubtful).then_some((Outcome::NotFound, false)),
     }
 }

@@ -75,7 +75,7 @@ impl ChordNode {
     fn try_stale(&mut self, now: Now, id: u64, task: &mut StaleTask) -> Next {
         let Some(inside) = &mut self.inside else { return self.pause(ROUND_PAUSE) };
         let me = inside.overlay.me();
-        if task.asked.insert(me.incarnation) && self.peek_here(Asker::Task(id), &task.place) {
+        if task.asked.insert(me.incarnation) && self.peek_here(now, Asker::Task(id), &task.place) {
             task.waits = true;
             return Next::Wait;
         }

@@ -86,7 +86,8 @@ impl Feed {
             order: BTreeMap::new(),
             gone: BTreeSet::new(),
             pending: BTreeMap::new(),
-            reads: 0,
+            // Not those of a feed before it.
+            reads: salt >> 1,
             sum: 0,
             position: 0,
             floor: 0,
@@ -276,6 +277,11 @@ impl Feed {
     /// it goes, though the state may then be the same as now.
     pub fn first_token(&mut self) -> u128 {
         self.give(self.place(self.position), self.position)
+    }
+
+    /// Whether that is a token of [`Feed::first_token`] for this position.
+    pub fn is_first(&self, token: u128, position: u64) -> bool {
+        token == self.place(position)
     }
 
     fn place(&self, position: u64) -> u128 {

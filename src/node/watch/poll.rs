@@ -18,6 +18,7 @@ use crate::node::task::{Kind, Next, Wake, Whose};
 #[derive(Debug)]
 pub(in crate::node) struct WatchTask {
     query: WatchQuery,
+    is_for_peer: bool,
     until: Option<Time>,
     // Keys to be read, those that are being read with the number of the read, and what was found.
     todo: Vec<Key>,
@@ -28,8 +29,8 @@ pub(in crate::node) struct WatchTask {
     // The node is asked that has given the token.
     asked: Option<u64>,
     tries: u32,
-    // A key could not be read: at all, and this time.
-    has_failed: bool,
+    // Keys could not be read: how often, and whether this time.
+    failures: u32,
     fails: bool,
 }
 
@@ -52,6 +53,7 @@ impl WatchTask {
     pub fn new(query: WatchQuery) -> Self {
         Self {
             query,
+            is_for_peer: false,
             until: None,
             todo: Vec::new(),
             open: BTreeMap::new(),
@@ -60,13 +62,13 @@ impl WatchTask {
             is_reading: false,
             asked: None,
             tries: 0,
-            has_failed: false,
+            failures: 0,
             fails: false,
         }
     }
 
     pub fn timed_out(&self) -> Failure {
-        Failure::Unavailable(if self.has_failed {
+        Failure::Unavailable(if self.failures > 0 {
             "a key that may have changed cannot be read: the nodes that hold it do not agree in time".to_owned()
         } else {
             "the keys to be watched were not found in time".to_owned()
@@ -181,7 +183,7 @@ impl ChordNode {
             UserReply::Kv(Outcome::Found(record)) => Some(record),
             UserReply::Kv(Outcome::NotFound) => None,
             _ => {
-                (task.fails, task.has_failed) = (true, true);
+                (task.fails, task.failures) = (true, task.failures + 1);
                 of.feed.end_read(key, part, Found::Unread);
                 self.resume_watchers(feed);
                 return;
@@ -202,7 +204,7 @@ impl ChordNode {
         if open.is_empty() {
             return;
         }
-        (task.fails, task.has_failed) = (true, true);
+        (task.fails, task.failures) = (true, task.failures + 1);
         let Some(feed) = self.watching.by_filter.get(&task.query.filter).copied() else { return };
         let Some(of) = self.watching.feeds.get_mut(&feed) else { return };
         for (part, key) in open {
@@ -253,9 +255,11 @@ impl ChordNode {
             return told_of(seen, resume);
         }
         if let Some(position) = position.filter(|_| now.mono >= until) {
-            // Where that is all, in a way that others understand, too.
-            let is_all = position == of.feed.position() && !of.feed.is_dirty();
+            // Where that is all, in a way that others understand, too; but whoever has just begun may hear of something late
+            // that a listing has shown.
             let from = task.query.from.unwrap_or_default();
+            let is_first = of.feed.is_first(from.sum, position) && !task.is_for_peer;
+            let is_all = position == of.feed.position() && !of.feed.is_dirty() && !is_first;
             let resume = if is_all { Resume { sum: of.feed.token(position), ..from } } else { from };
             return told_of(Vec::new(), resume);
         }
@@ -290,7 +294,8 @@ impl ChordNode {
         let filter = Filter::Prefix(prefix);
         if self.watching.by_filter.contains_key(&filter) && from.node == self.own_name() {
             let query = WatchQuery { filter, from: Some(from), wait: Span::ZERO, parked: None };
-            self.start_task(now, Whose::Peer { to, request }, Kind::Watch(Box::new(WatchTask::new(query))));
+            let task = WatchTask { is_for_peer: true, ..WatchTask::new(query) };
+            self.start_task(now, Whose::Peer { to, request }, Kind::Watch(Box::new(task)));
         } else {
             self.reply(to, request, Reply::Watched(None));
         }

@@ -37,8 +37,8 @@ use self::placing::Placing;
 pub use self::placing::Settled;
 use self::recover::{Recovering, Waiting};
 pub use self::recover::{Recovery, SURVEYED_AT_ONCE};
-pub use self::repair::REPAIR_RATE_DEFAULT;
 use self::repair::Repair;
+pub use self::repair::{COMPARED_RANGES_MAX, COMPARED_SLOTS_MAX, REPAIR_RATE_DEFAULT};
 use super::chain::{Chain, MEMBERS_MAX};
 use super::runs::{SlotRun, runs_of};
 use super::view::{View, Views};
@@ -459,7 +459,7 @@ impl Copies {
             }
             Some(Awaited::Resolved { serial }) => self.resolved(now, serial, done),
             Some(Awaited::Differs { to, serial }) => self.differs(to, serial, done),
-            Some(Awaited::Suspected { slot }) => self.suspected(now, slot, done),
+            Some(Awaited::Suspected { slot }) => self.suspected(now, slot, ticket, done),
             // What could not be done is asked for again by whoever waits for it.
             Some(Awaited::Say { .. }) | None => {}
         }

@@ -124,15 +124,28 @@ impl Operations {
 impl Copies {
     /// Coordinates an operation; the asker hears of it by [`CopiesEffect::Ran`], or here and now.
     pub fn run(&mut self, now: Now, asker: u64, place: &Place, operation: Operation) -> Option<Ran> {
-        self.enter(now, asker, place, operation, false)
+        self.enter(now, asker, place, operation, (false, now.mono + TRY_FOR))
     }
 
-    /// The same for nobody, and with a ballot, whatever it is.
-    pub(super) fn run_alone(&mut self, now: Now, place: &Place, operation: Operation) {
-        self.enter(now, NOBODY, place, operation, true);
+    /// The same for nobody, and with a ballot, whatever it is. Whether it runs.
+    pub(super) fn run_alone(&mut self, now: Now, place: &Place, operation: Operation) -> bool {
+        self.enter(now, NOBODY, place, operation, (true, now.mono + TRY_FOR)).is_none()
     }
 
-    fn enter(&mut self, now: Now, asker: u64, place: &Place, operation: Operation, alone: bool) -> Option<Ran> {
+    /// The same for nobody, of an operation that is over at that time.
+    #[cfg(test)]
+    pub(crate) fn run_until(&mut self, now: Now, place: &Place, operation: Operation, until: Time) {
+        self.enter(now, NOBODY, place, operation, (false, until));
+    }
+
+    fn enter(
+        &mut self,
+        now: Now,
+        asker: u64,
+        place: &Place,
+        operation: Operation,
+        (alone, until): (bool, Time),
+    ) -> Option<Ran> {
         let Some(view) = self.served(place.slot).cloned() else {
             let elsewhere = self.view(place.slot).filter(|view| !view.has(self.me.incarnation)).cloned();
             return Some(Ran::NotNow { elsewhere, again: operation.again });
@@ -156,7 +169,7 @@ impl Copies {
             hint: None,
             outdone: None,
             tries: 0,
-            until: now.mono + TRY_FOR,
+            until,
         };
         self.operations.ops.insert(id, op);
         self.operations.lines.entry(place.clone()).or_default().waiting.push_back(id);
@@ -186,10 +199,15 @@ impl Copies {
         }
     }
 
-    /// Begins a try.
+    /// Begins a try, unless its time went by in line.
     fn begin(&mut self, now: Time, id: u64) {
         let again = self.patience(ASK_AGAIN);
         let Some(op) = self.operations.ops.get_mut(&id) else { return };
+        if now >= op.until {
+            let ran = if op.may_be_done() { Ran::Unknown } else { Ran::NotNow { elsewhere: None, again: false } };
+            self.finish(now, id, ran);
+            return;
+        }
         self.operations.numbers.remove(&op.number);
         self.operations.next += 1;
         op.number = self.operations.next;
@@ -446,6 +464,9 @@ impl Copies {
             _ => {}
         }
         self.tell_change(&op, &ran);
+        if op.asker == NOBODY {
+            self.repair.is_read();
+        }
         self.effects.push_back(CopiesEffect::Ran { asker: op.asker, ran });
         if let Some(line) = self.operations.lines.get_mut(&op.place) {
             line.running.retain(|running| *running != id);

@@ -3,13 +3,14 @@
 use super::super::decode::{Decoded, Reader, WireError, key, version as version_of};
 use super::super::encode::{cursor, version};
 use super::super::pb;
+use crate::data::compare::{ITEMS_MAX, PARTS};
 use crate::data::{Difference, Digest, Key, Range, Slot, Version};
-use crate::replication::copies::CopyMessage;
+use crate::replication::copies::{COMPARED_RANGES_MAX, COMPARED_SLOTS_MAX, CopyMessage};
 
-/// Slots, parts and keys in a message, at most.
-const SLOTS_MAX: usize = 64;
-const RANGES_MAX: usize = 256;
-const KEYS_MAX: usize = 1_024;
+/// Slots in a message, and parts and keys of each, at most.
+const SLOTS_MAX: usize = COMPARED_SLOTS_MAX;
+const RANGES_MAX: usize = COMPARED_RANGES_MAX * (PARTS + 1);
+const KEYS_MAX: usize = COMPARED_RANGES_MAX * ITEMS_MAX;
 
 pub(super) fn compare_pb(serial: u64, slots: &[(Slot, u64, Vec<Range>)]) -> pb::CopyCompare {
     let slot = |(slot, epoch, ranges): &(Slot, u64, Vec<Range>)| pb::ComparedSlot {
@@ -49,7 +50,8 @@ impl Reader<'_> {
 
     pub(super) fn compared(&mut self, of: pb::CopyCompared) -> Decoded<CopyMessage> {
         let slot = |of: pb::ComparedSlot| {
-            Ok((Slot(of.slot), Difference { items: items(of.keys)?, ranges: self.ranges(of.ranges)? }))
+            let (items, ranges) = (items(of.keys)?, self.ranges(of.ranges)?);
+            Ok((Slot(of.slot), Difference { items, ranges, damaged: Vec::new() }))
         };
         let slots = some(of.slots)?.into_iter().map(slot).collect::<Decoded<_>>()?;
         Ok(CopyMessage::Compared { serial: of.serial, slots })

@@ -69,7 +69,7 @@ pub(in crate::wire) fn messages() -> Vec<(&'static str, CopyMessage)> {
         CopyMessage::Fetch { slot, epoch, views: Vec::new(), ahead: false, digest: None, serial: 0, after: None };
     let range = Range { after: Some(cursor()), to: None, digest };
     let whole = Range { after: None, to: Some(cursor()), digest: None };
-    let difference = Difference { items: removals.clone(), ranges: vec![range.clone()] };
+    let difference = Difference { items: removals.clone(), ranges: vec![range.clone()], damaged: Vec::new() };
     vec![
         ("copy_compare", CopyMessage::Compare { serial: 6, slots: vec![(slot, epoch, vec![range, whole])] }),
         (
