@@ -317,6 +317,7 @@ impl Copies {
         }
         let Some(held) = self.held.get_mut(&slot) else { return false };
         (held.asked, held.asks) = (None, 0);
+        self.repair.is_active(now);
         if held.chain.served() == Some(&view) {
             held.idle_since = None;
             held.lost.clear();

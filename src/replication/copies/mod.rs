@@ -413,6 +413,9 @@ impl Copies {
 
     /// The store has answered.
     pub fn stored(&mut self, now: Time, ticket: u64, done: Done) {
+        if matches!(done, Done::Voted(Answer::Accepted | Answer::Led(..))) {
+            self.repair.is_active(now);
+        }
         match self.awaited.remove(&ticket) {
             Some(Awaited::Own { number }) => {
                 self.look_for_damage(&done);

@@ -25,6 +25,8 @@ use crate::replication::chain::is_majority;
 pub(super) struct Repair {
     // Bytes that may be looked through in a second.
     rate: u64,
+    // Until when it does so often.
+    active_until: Time,
     last: Slot,
     // Bytes of a slot, usually; once that is known.
     usual: Option<u64>,
@@ -82,6 +84,9 @@ struct Suspects {
 /// How often some slots are compared, and how long it takes until all were.
 const TICK: Span = Span::secs(1);
 const TICKS: usize = 10;
+/// The same where nothing was accepted for a while: then nothing can have been missed, and an idle node is to be quiet.
+const TICKS_IDLE: usize = 300;
+const ACTIVE_FOR: Span = Span::secs(90);
 /// What is not over by then is given up.
 const GIVE_UP: Span = Span::secs(10);
 /// What is on its way has arrived by then.
@@ -108,6 +113,7 @@ impl Default for Repair {
     fn default() -> Self {
         Self {
             rate: REPAIR_RATE_DEFAULT,
+            active_until: Time::default() + ACTIVE_FOR,
             last: Slot(0),
             usual: None,
             running: BTreeMap::new(),
@@ -125,6 +131,11 @@ impl Repair {
     /// Nothing is here of a slot any more.
     pub fn forget(&mut self, slot: Slot) {
         self.seen.remove(&slot);
+    }
+
+    /// Something was accepted here, or a view is complete.
+    pub fn is_active(&mut self, now: Time) {
+        self.active_until = now + ACTIVE_FOR;
     }
 
     /// A read of a key that was behind is over.
@@ -182,7 +193,8 @@ impl Copies {
         // As many as may be looked through in a second, or few until it is known how large they are.
         let usual = self.repair.usual.unwrap_or(self.repair.rate / COMPARED_SLOTS_MAX as u64).max(1);
         let may = usize::try_from(self.repair.rate / usual).unwrap_or(usize::MAX).max(1);
-        let some = served.len().div_ceil(TICKS).min(may);
+        let ticks = if now < self.repair.active_until { TICKS } else { TICKS_IDLE };
+        let some = served.len().div_ceil(ticks).min(may);
         let at_once = (BYTES_AT_ONCE / usual).clamp(1, COMPARED_SLOTS_MAX as u64);
         let from = served.partition_point(|(slot, _)| *slot <= self.repair.last);
         let mut by_member: BTreeMap<Contact, Vec<(Slot, u64)>> = BTreeMap::new();
