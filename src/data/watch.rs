@@ -48,8 +48,8 @@ pub struct Resume {
 impl Resume {
     /// How a node is named here.
     pub fn name_of(node: Incarnation) -> u32 {
-        let name = u64::try_from(node.0 & u128::from(u32::MAX)).ok().and_then(|low| u32::try_from(low).ok());
-        name.filter(|name| *name > 0).unwrap_or(1)
+        let low = u32::try_from(node.0 & u128::from(u32::MAX));
+        low.ok().filter(|name| *name > 0).unwrap_or(1)
     }
 }
 

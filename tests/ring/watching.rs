@@ -1,10 +1,10 @@
 //! Watching keys with real processes: whoever waits is told, whichever node is killed, and through which node it asks.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::client::Answer;
 use crate::support::{Client, Process, ring_of, side_by_side};
 
 const MOMENT: Duration = Duration::from_secs(10);
@@ -12,7 +12,11 @@ const MOMENT: Duration = Duration::from_secs(10);
 /// Waits for the next changes, from a token on; the events and the next token.
 fn watch(client: &mut Client, what: &str, resume: &str, wait: &str) -> (Vec<Value>, String) {
     let target = format!("/v1/watch?{what}&resume={resume}&wait={wait}");
-    let document: Value = client.get(&target).expect("an answer").is(200).json();
+    told(&client.get(&target).expect("an answer"))
+}
+
+fn told(answer: &Answer) -> (Vec<Value>, String) {
+    let document: Value = answer.is(200).json();
     let events = document["events"].as_array().expect("events").clone();
     (events, document["resume"].as_str().expect("a token").to_owned())
 }
@@ -32,20 +36,17 @@ fn a_change_is_told_at_once_through_every_node_and_a_token_of_one_is_good_at_all
     for n in 0..9 {
         let (reader, writer) = (n % 3, (n + 1) % 3);
         let mut watcher = ring.nodes[reader].client();
-        let from = token.clone();
-        let waiting = thread::spawn(move || {
-            let told = watch(&mut watcher, "prefix=a/", &from, "20s");
-            (told, Instant::now())
-        });
-        // It may wait already or not: the change is told all the same.
+        let target = format!("/v1/watch?prefix=a/&resume={token}&wait=20s");
+        watcher.send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).expect("it is sent");
+        // It may wait already or not: the change is told all the same. After this it most likely does.
         if n % 2 == 0 {
-            thread::sleep(Duration::from_millis(200));
+            clients[reader].get("/v1/node").expect("an answer").is(200);
         }
         clients[writer].put(b"b/other", b"v").expect("an answer");
         let written = Instant::now();
         clients[writer].put(format!("a/{n}").as_bytes(), b"value").expect("an answer").is(201);
-        let ((events, next), told) = waiting.join().expect("it is told");
-        assert!(told.saturating_duration_since(written) < MOMENT, "{:?}", told - written);
+        let (events, next) = told(&watcher.answer_to("GET").expect("an answer"));
+        assert!(written.elapsed() < MOMENT, "{:?}", written.elapsed());
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!((&events[0]["type"], &events[0]["key"]), (&"put".into(), &format!("a/{n}").into()));
         assert_eq!(events[0]["value"], "value");

@@ -217,10 +217,7 @@ fn condition(headers: Headers<'_>) -> Result<Condition, HttpResponse> {
 
 fn list(query: &str) -> Result<UserRequest, HttpResponse> {
     let query = Query::parse(query, &["prefix", "limit", "cursor", "scope"])?;
-    let prefix = query.bytes("prefix").unwrap_or_default().to_vec();
-    if prefix.len() > KEY_BYTES_MAX {
-        return Err(bad_query(&format!("the prefix is longer than a key can be, {KEY_BYTES_MAX} bytes")));
-    }
+    let prefix = query.prefix()?.unwrap_or_default();
     let limit = match query.text("limit") {
         None => LIST_LIMIT_DEFAULT,
         Some(text) => limit(&text)?,

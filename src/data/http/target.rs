@@ -4,6 +4,7 @@ use percent_encoding::percent_decode_str;
 
 use super::message::HttpResponse;
 use super::problem::{bad_query, quoted};
+use crate::base::limits::KEY_BYTES_MAX;
 
 /// A known path; keys are still percent-encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +99,16 @@ impl Query {
     /// The value of a parameter as bytes.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// The parameter `prefix`, which is not longer than a key can be.
+    pub fn prefix(&self) -> Result<Option<Vec<u8>>, HttpResponse> {
+        match self.bytes("prefix") {
+            Some(prefix) if prefix.len() > KEY_BYTES_MAX => {
+                Err(bad_query(&format!("the prefix is longer than a key can be, {KEY_BYTES_MAX} bytes")))
+            }
+            prefix => Ok(prefix.map(<[u8]>::to_vec)),
+        }
     }
 
     /// The value of a parameter as text; what is not UTF-8 becomes replacement characters, which nothing here accepts.

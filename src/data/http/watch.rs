@@ -9,7 +9,6 @@ use super::message::{Headers, HttpResponse};
 use super::problem::{bad_query, problem, quoted};
 use super::render::{ItemJson, json, key_text};
 use super::target::Query;
-use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::{Span, Wall};
 use crate::data::{Filter, Item, Key, Resume, Seen, UserRequest, WatchQuery, Watched};
 
@@ -20,12 +19,9 @@ const WAIT_MAX: Span = Span::secs(300);
 /// A request to be told of changes.
 pub(super) fn watch(query: &str, headers: Headers<'_>) -> Result<UserRequest, HttpResponse> {
     let query = Query::parse(query, &["key", "prefix", "resume", "wait"])?;
-    let filter = match (query.bytes("key"), query.bytes("prefix")) {
+    let filter = match (query.bytes("key"), query.prefix()?) {
         (Some(key), None) => Filter::Key(Key::new(key).map_err(|error| bad_query(&error.to_string()))?),
-        (None, Some(prefix)) if prefix.len() <= KEY_BYTES_MAX => Filter::Prefix(prefix.to_vec()),
-        (None, Some(_)) => {
-            return Err(bad_query(&format!("the prefix is longer than a key can be, {KEY_BYTES_MAX} bytes")));
-        }
+        (None, Some(prefix)) => Filter::Prefix(prefix),
         (None, None) => return Err(bad_query("say what to watch: key= names one key, prefix= those that begin so")),
         (Some(_), Some(_)) => return Err(bad_query("key or prefix, not both")),
     };

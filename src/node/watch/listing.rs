@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::Stage;
 use crate::base::limits::LIST_LIMIT_MAX;
 use crate::base::{Contact, Now, Span};
-use crate::data::{Failure, Filter, ListQuery, Page, UserReply, Watched};
+use crate::data::{Failure, ListQuery, Page, UserReply};
 use crate::node::chord_node::ChordNode;
 use crate::node::job::Asker;
 use crate::node::message::{Call, Reply};
@@ -38,17 +38,15 @@ impl FeedTask {
     fn query(&self, after: Option<Vec<u8>>) -> ListQuery {
         ListQuery { prefix: self.prefix.clone(), after, limit: LIST_LIMIT_MAX }
     }
-
-    fn begin(&mut self, filter: &Filter) -> bool {
-        !std::mem::replace(&mut self.is_begun, true) && filter.bytes() == self.prefix
-    }
 }
 
 impl ChordNode {
     pub(in crate::node) fn run_feed(&mut self, now: Now, id: u64, task: &mut FeedTask, wake: Wake) -> Next {
-        let Some(of) = self.watching.feeds.get(&task.feed) else { return is_listed() };
+        if !self.watching.feeds.contains_key(&task.feed) {
+            return super::over();
+        }
         match wake {
-            Wake::Go if task.begin(&of.feed.filter) => {
+            Wake::Go if !std::mem::replace(&mut task.is_begun, true) => {
                 let slots = self.inside.as_ref().map_or(0, |inside| inside.params.space.slots());
                 task.told = vec![0; slots as usize];
                 let nodes: Vec<Contact> = self.watching.followed.values().map(|of| of.contact).collect();
@@ -93,7 +91,7 @@ impl ChordNode {
         if let Some(of) = self.watching.feeds.get_mut(&task.feed) {
             of.feed.end_listing(enough);
         }
-        is_listed()
+        super::over()
     }
 
     fn ask_for_feed(&mut self, id: u64, task: &mut FeedTask, node: Contact, after: Option<Vec<u8>>) {
@@ -129,8 +127,4 @@ impl ChordNode {
         let copies = self.inside.as_ref().map_or(1, |inside| inside.params.replicas).min(nodes);
         u8::try_from(copies / 2 + 1).unwrap_or(u8::MAX)
     }
-}
-
-fn is_listed() -> Next {
-    Next::Done(UserReply::Watched(Watched::default()))
 }

@@ -33,7 +33,7 @@ pub(super) use self::poll::WatchTask;
 use super::chord_node::{ChordNode, NodeTimer};
 use super::io::Output;
 use super::message::{Message, Reply};
-use super::task::{Kind, Wake, Whose};
+use super::task::{Kind, Next, Wake, Whose};
 use crate::base::{Contact, Incarnation, Now, Rng, Span, Time};
 use crate::data::{Filter, Hint, Key, UserReply};
 
@@ -217,7 +217,8 @@ impl Watching {
         let feeds = self.feeds.values().map(|of| of.used + KEPT_FOR);
         let parked = self.parked_until.first().map(|(at, _)| *at);
         let follow = (!self.is_following && !self.feeds.is_empty()).then_some(self.follow_at);
-        feeds.chain(parked).chain(follow).chain(self.interests.next()).min()
+        let full = self.is_too_much().then(Time::default);
+        feeds.chain(parked).chain(follow).chain(full).chain(self.interests.next()).min()
     }
 }
 
@@ -412,8 +413,7 @@ impl ChordNode {
                 let is_full = |of: &Watched| of.feed.len() > KEYS_MAX || of.feed.bytes() > BYTES_MAX;
                 if self.watching.feeds.get(&feed).is_some_and(is_full) {
                     // It is given up once nothing is under way.
-                    self.watching.follow_at = Time::default();
-                    self.timers.set_no_later(NodeTimer::Watch, Time::default());
+                    self.arm_watch();
                 }
             }
         }
@@ -468,4 +468,9 @@ impl ChordNode {
             self.outputs.push_back(Output::Send { to, message: Message::Notice { number, hints } });
         }
     }
+}
+
+/// What the node did for itself is done; nobody reads the answer.
+fn over() -> Next {
+    Next::Done(UserReply::Watched(crate::data::Watched::default()))
 }

@@ -204,8 +204,7 @@ impl Copies {
         let again = self.patience(ASK_AGAIN);
         let Some(op) = self.operations.ops.get_mut(&id) else { return };
         if now >= op.until {
-            let ran = if op.may_be_done() { Ran::Unknown } else { Ran::NotNow { elsewhere: None, again: false } };
-            self.finish(now, id, ran);
+            self.out_of_time(now, id);
             return;
         }
         self.operations.numbers.remove(&op.number);
@@ -494,12 +493,17 @@ impl Copies {
         words.insert(place, round);
     }
 
+    fn out_of_time(&mut self, now: Time, id: u64) {
+        let may_be_done = self.operations.ops.get(&id).is_some_and(Op::may_be_done);
+        let ran = if may_be_done { Ran::Unknown } else { Ran::NotNow { elsewhere: None, again: false } };
+        self.finish(now, id, ran);
+    }
+
     /// A pause is over, members are silent, or the time is up.
     pub(super) fn operation_due(&mut self, now: Time, id: u64) {
         let Some(op) = self.operations.ops.get(&id) else { return };
         if now >= op.until {
-            let ran = if op.may_be_done() { Ran::Unknown } else { Ran::NotNow { elsewhere: None, again: false } };
-            self.finish(now, id, ran);
+            self.out_of_time(now, id);
         } else if op.outdone.is_some() {
             self.begin(now, id);
         } else {
