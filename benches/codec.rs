@@ -37,6 +37,7 @@ fn neighbours() -> Packet {
         standing: Standing::Member,
         predecessor: Some(contact(39_999)),
         successors: (40_000..40_016).map(contact).collect(),
+        weights: Vec::new(),
     }))
 }
 

@@ -13,7 +13,7 @@ const FOLDERS: &[(&str, u32, &[&str])] = &[
     ("base", 0, &["sha1"]),
     ("data", 1, &["serde", "serde_json", "base64", "httpdate", "humantime", "percent_encoding"]),
     ("overlay", 2, &[]),
-    ("replication", 2, &[]),
+    ("replication", 2, &["libm"]),
     ("node", 3, &["serde", "serde_json"]),
     ("wire", 4, &["prost"]),
     (

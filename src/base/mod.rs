@@ -9,6 +9,7 @@ pub mod limits;
 pub mod rng;
 pub mod time;
 pub mod timers;
+pub mod weight;
 
 pub use arc::{between, in_arc};
 pub use contact::{Contact, Ids};
@@ -16,3 +17,4 @@ pub use id::{Capacity, Id, Incarnation};
 pub use rng::Rng;
 pub use time::{Now, Span, Time, Wall};
 pub use timers::Timers;
+pub use weight::Weight;

@@ -61,8 +61,15 @@ fn row(node: &RingNode) -> [String; COLUMNS.len()] {
         bytes(node.bytes),
         seconds(node.uptime_seconds),
         one_line(&node.version),
-        if node.standing == "member" { String::new() } else { one_line(&node.standing) },
+        state(node),
     ]
+}
+
+/// What is special about a node.
+fn state(node: &RingNode) -> String {
+    let standing = (node.standing != "member").then(|| one_line(&node.standing));
+    let weight = (node.weight != 1).then(|| format!("weight {}", node.weight));
+    standing.into_iter().chain(weight).collect::<Vec<String>>().join(", ")
 }
 
 /// The closing line: whole, or what is wrong.
@@ -132,6 +139,7 @@ mod tests {
             predecessor: Some(addr(before)),
             successor: Some(addr(after)),
             share: 0.25,
+            weight: 1,
             slots: 256,
             slots_moving: 0,
             keys: 12,

@@ -9,6 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::log::LogFormat;
 use super::values::{self, FsyncKind, HostPort};
+use crate::base::Weight;
 use crate::node::{RingParams, Wishes};
 use crate::overlay::Routing;
 
@@ -43,6 +44,12 @@ pub(super) struct NodeArgs {
     /// Look through at most so much in a second to compare copies with other nodes; 0: copies are not compared [default: 4MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::repair_rate)]
     pub repair_rate: Option<u64>,
+    /// Hold so many times as much as a node of weight 1, up to a copy of everything; 1 to 100 [default: 1]
+    #[arg(long, value_name = "N", value_parser = values::weight)]
+    pub weight: Option<Weight>,
+    /// With --data-dir: keep what a node holds for it after it went missing, and copy it elsewhere only then [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = values::replace_after)]
+    pub replace_after: Option<Duration>,
     /// Identifier bits of the ring, 1 to 160; joiners adopt it [default: 160]
     #[arg(long, value_name = "BITS", value_parser = values::capacity)]
     pub capacity: Option<u32>,
@@ -77,7 +84,7 @@ pub(super) struct NodeArgs {
 
 impl NodeArgs {
     /// The names that [`Self::set`] takes: keys of the config file; in capitals after `CHORDKV_`, variables.
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 21] = [
         "listen",
         "advertise",
         "http",
@@ -87,6 +94,8 @@ impl NodeArgs {
         "fsync_interval",
         "max_bytes",
         "repair_rate",
+        "weight",
+        "replace_after",
         "capacity",
         "slot_bits",
         "successors",
@@ -111,6 +120,8 @@ impl NodeArgs {
             "fsync_interval" => self.fsync_interval = Some(values::fsync_interval(text)?),
             "max_bytes" => self.max_bytes = Some(values::max_bytes(text)?),
             "repair_rate" => self.repair_rate = Some(values::repair_rate(text)?),
+            "weight" => self.weight = Some(values::weight(text)?),
+            "replace_after" => self.replace_after = Some(values::replace_after(text)?),
             "capacity" => self.capacity = Some(values::capacity(text)?),
             "slot_bits" => self.slot_bits = Some(values::slot_bits(text)?),
             "successors" => self.successors = Some(values::successors(text)?),
@@ -150,6 +161,8 @@ impl NodeArgs {
             fsync_interval: self.fsync_interval.or(other.fsync_interval),
             max_bytes: self.max_bytes.or(other.max_bytes),
             repair_rate: self.repair_rate.or(other.repair_rate),
+            weight: self.weight.or(other.weight),
+            replace_after: self.replace_after.or(other.replace_after),
             capacity: self.capacity.or(other.capacity),
             slot_bits: self.slot_bits.or(other.slot_bits),
             successors: self.successors.or(other.successors),

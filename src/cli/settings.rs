@@ -75,6 +75,8 @@ fn checked(said: NodeArgs, stop_with_stdin: bool) -> Result<NodeSettings, Failur
             FsyncKind::Never => Fsync::Never,
         },
         bytes_max: said.max_bytes,
+        weight: said.weight.unwrap_or_default(),
+        replace_after: said.replace_after.unwrap_or(REPLACE_AFTER_DEFAULT),
         repair_rate: said.repair_rate.unwrap_or(REPAIR_RATE_DEFAULT),
         data_dir: said.data_dir,
         routing: said.routing.unwrap_or_default(),
@@ -100,6 +102,8 @@ const HTTP_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::
 /// Long enough for a ring to mend the failure of one node under a request.
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const FSYNC_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+/// Long enough to start a host again.
+const REPLACE_AFTER_DEFAULT: Duration = Duration::from_secs(60);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::log::LogFormat;
-use crate::base::Capacity;
 use crate::base::limits::{CONTENT_TYPE_BYTES_MAX, REPLICAS_MAX, SLOT_BITS_MAX, SUCCESSORS_MAX, VALUE_BYTES_LIMIT};
+use crate::base::{Capacity, Weight};
 use crate::data::Key;
 use crate::data::http::duration;
 use crate::overlay::Routing;
@@ -143,6 +143,17 @@ pub fn max_bytes(text: &str) -> Result<u64, String> {
 pub fn repair_rate(text: &str) -> Result<u64, String> {
     let size = size(text).ok_or("write a number of bytes or a size such as 4MiB, for each second")?;
     Ok(u64::try_from(size).unwrap_or(u64::MAX))
+}
+
+/// How much of the keys a node is to hold.
+pub fn weight(text: &str) -> Result<Weight, String> {
+    let number = text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    number.and_then(Weight::new).ok_or_else(|| "it is a whole number from 1 to 100".to_owned())
+}
+
+/// How long what a missing node holds is kept for it.
+pub fn replace_after(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::ZERO, Duration::from_secs(24 * 3_600), "0s to 24h")
 }
 
 const MAX_BYTES_LEAST: u64 = 64 * 1_024;
@@ -333,6 +344,11 @@ mod tests {
         for text in ["", "5", "0s", "2h", "18446744073709551615years"] {
             assert!(request_timeout(text).is_err(), "{text}");
         }
+        assert_eq!((weight("1"), weight("100")), (Ok(Weight::ONE), Ok(Weight::MAX)));
+        for text in ["0", "101", "1.5", "-1", "+5", ""] {
+            assert!(weight(text).unwrap_err().contains("1 to 100"), "{text}");
+        }
+        assert_eq!(replace_after("10m"), Ok(Duration::from_secs(600)));
         assert_eq!((capacity("1"), capacity("160")), (Ok(1), Ok(160)));
         for text in ["0", "161", "x", "-1", "+5", " 5", ""] {
             assert!(capacity(text).unwrap_err().contains("1 to 160"), "{text}");

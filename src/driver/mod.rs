@@ -164,6 +164,8 @@ fn node_config(settings: &NodeSettings, addr: SocketAddr, http: SocketAddr) -> R
     config.request_deadline = span(settings.request_timeout);
     config.drain_timeout = span(settings.drain_timeout);
     config.repair_rate = settings.repair_rate;
+    config.overlay.weight = settings.weight;
+    config.overlay.lost_after = span(settings.replace_after);
     Ok(config)
 }
 

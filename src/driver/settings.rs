@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::Weight;
 use crate::node::Wishes;
 use crate::overlay::Routing;
 
@@ -31,6 +32,10 @@ pub struct NodeSettings {
     pub fsync: Fsync,
     /// How much may be stored, in bytes; `None`: as much as there is room for.
     pub bytes_max: Option<u64>,
+    /// How much of the keys this node is to hold, beside others.
+    pub weight: Weight,
+    /// How long what a missing node holds is kept for it, where nodes keep what they hold.
+    pub replace_after: Duration,
     /// Bytes that may be looked through in a second to compare copies; 0: copies are not compared.
     pub repair_rate: u64,
     /// Where lookups go.

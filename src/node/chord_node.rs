@@ -401,6 +401,7 @@ impl ChordNode {
             standing: inside.overlay.standing(),
             predecessor: inside.overlay.predecessor(),
             successors: inside.overlay.successors().to_vec(),
+            weight: self.config.overlay.weight,
             slots: u32::try_from(inside.copies.held()).unwrap_or(u32::MAX),
             slots_moving: u32::try_from(settled.changing + settled.to_move).unwrap_or(u32::MAX),
             keys: usage.keys,
@@ -564,7 +565,7 @@ impl ChordNode {
         if ticket != OWNER_TICKET {
             self.wake(now, ticket, Wake::Found(result));
         } else if let (Ok(answer), Some(inside)) = (result, &mut self.inside) {
-            inside.copies.owner_found(answer.owner);
+            inside.copies.owner_found(answer.owner, answer.before);
         }
     }
 

@@ -25,9 +25,10 @@ pub(super) struct ListTask {
     asking: BTreeMap<u64, Contact>,
     // Asked in this round; asked again only after a pause.
     asked: BTreeSet<Incarnation>,
+    // The owner of a slot is looked up, to be asked who holds those of which nobody is known.
     looking: Option<Slot>,
-    // Which slot a node was asked about, by that call: by the time of its answer another may be looked for.
-    holder_of: Option<(u64, Slot)>,
+    // Owners looked up so far.
+    rounds: usize,
     // This node's own store is at it.
     reading: bool,
 }
@@ -50,7 +51,7 @@ impl ListTask {
             asking: BTreeMap::new(),
             asked: BTreeSet::new(),
             looking: None,
-            holder_of: None,
+            rounds: 0,
             reading: false,
         }
     }
@@ -93,46 +94,27 @@ impl ChordNode {
             }
             Wake::Reply { request, from, reply } => {
                 list.asking.remove(&request);
-                match reply {
-                    Reply::List { served, page } => {
-                        list.looking = None;
-                        self.cover(list, &served, page);
-                        // What it was thought to hold and did not answer for, others must be asked about: it does not
-                        // say who, and would be asked again for ever.
-                        self.forget_views_of(list, from);
-                    }
-                    Reply::Holder(view) => {
-                        let asked = list.holder_of.take_if(|(of, _)| *of == request).map(|(_, slot)| slot);
-                        list.looking.take_if(|slot| Some(*slot) == asked);
-                        if let Some(((slot, view), inside)) = asked.zip(view).zip(self.inside.as_mut()) {
-                            inside.learn(now, slot, view);
-                        }
-                    }
-                    _ => {}
+                if let Reply::List { served, page } = reply {
+                    self.cover(list, &served, page);
+                    // What it was thought to hold and did not answer for: if it does not know who does, others must be
+                    // asked.
+                    let missed = self.forget_views_of(list, from);
+                    self.ask_views(from, &missed);
                 }
             }
             Wake::Undelivered { request, to } | Wake::Lost { request, to } => {
                 list.asking.remove(&request);
                 self.forget_views_of(list, to);
             }
-            Wake::Found(Ok(answer)) => {
-                let me = self.inside.as_ref().map(|inside| inside.overlay.me());
-                match list.looking {
-                    // It owns more slots than the one that was looked for, and most likely holds them.
-                    Some(_) if Some(answer.owner) != me && list.asked.insert(answer.owner.incarnation) => {
-                        let request = self.call(id, answer.owner, Call::List { query: list.query.clone(), all: false });
-                        list.asking.insert(request, answer.owner);
-                    }
-                    Some(slot) if Some(answer.owner) != me => {
-                        let request = self.call(id, answer.owner, Call::Holder(slot));
-                        list.holder_of = Some((request, slot));
-                        list.asking.insert(request, answer.owner);
-                    }
-                    // It should be here soon, or is here by now.
-                    _ => return self.pause(ROUND_PAUSE),
+            Wake::Found(found) => {
+                list.looking = None;
+                // It owns more slots than the one that was looked for. What belongs to this node it will hear of.
+                if let Ok(answer) = found {
+                    let unknown = self.unknown_to(list);
+                    self.ask_views(answer.owner, &unknown);
                 }
+                return self.pause(ROUND_PAUSE);
             }
-            Wake::Found(Err(_)) => list.looking = None,
             Wake::Listed { served, page } => {
                 list.reading = false;
                 self.cover(list, &served, page);
@@ -160,7 +142,7 @@ impl ChordNode {
         if absent.is_empty() {
             return Next::Done(UserReply::Page(list.finish()));
         }
-        let mut unknown = None;
+        let mut unknown = Vec::new();
         let mut holders = BTreeSet::new();
         for slot in absent {
             match inside.teller(slot) {
@@ -169,10 +151,13 @@ impl ChordNode {
                 }
                 // What this node tells of its own store is asked for.
                 _ if list.reading && inside.copies.served(slot).is_some() => {}
-                _ => unknown = unknown.or(Some(slot)),
+                _ => unknown.push(slot),
             }
         }
-        if let (Some(slot), None, true) = (unknown, list.looking, inside.overlay.standing().is_member()) {
+        if !unknown.is_empty() && list.looking.is_none() && inside.overlay.standing().is_member() {
+            // Not always the first: its owner may not know either.
+            list.rounds += 1;
+            let slot = unknown[list.rounds % unknown.len()];
             list.looking = Some(slot);
             inside.overlay.lookup(now.mono, id, inside.owner_target(slot));
         }
@@ -195,12 +180,28 @@ impl ChordNode {
         list.add(page);
     }
 
-    fn forget_views_of(&mut self, list: &ListTask, holder: Contact) {
-        let Some(inside) = &mut self.inside else { return };
-        for slot in inside.params.space.all_slots().filter(|slot| !list.covered.contains(slot)) {
-            if inside.teller(slot) == Some(holder) {
-                inside.copies.forget(slot);
-            }
+    /// The slots that a node was thought to hold, and has not told of.
+    fn forget_views_of(&mut self, list: &ListTask, holder: Contact) -> Vec<Slot> {
+        let Some(inside) = &mut self.inside else { return Vec::new() };
+        let absent = inside.params.space.all_slots().filter(|slot| !list.covered.contains(slot));
+        let missed: Vec<Slot> = absent.filter(|slot| inside.teller(*slot) == Some(holder)).collect();
+        for slot in &missed {
+            inside.copies.forget(*slot);
+        }
+        missed
+    }
+
+    /// The slots that nobody has told of and whose holders are not known.
+    fn unknown_to(&self, list: &ListTask) -> Vec<Slot> {
+        let Some(inside) = &self.inside else { return Vec::new() };
+        let absent = inside.params.space.all_slots().filter(|slot| !list.covered.contains(slot));
+        absent.filter(|slot| inside.teller(*slot).is_none()).collect()
+    }
+
+    /// Asks a node who holds these slots. The answer is heard by the copies.
+    fn ask_views(&mut self, of: Contact, slots: &[Slot]) {
+        if let Some(inside) = &mut self.inside {
+            inside.copies.ask_views(of, slots);
         }
     }
 }

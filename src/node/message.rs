@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::base::{Contact, Span};
+use crate::base::{Contact, Span, Weight};
 use crate::data::{Filter, Hint, Key, ListQuery, Outcome, Page, Resume, Slot, Watched};
 use crate::overlay::{RingMessage, Standing};
 use crate::replication::copies::{CopyMessage, Operation, Ran, Recovery};
@@ -130,6 +130,8 @@ pub struct NodeInfo {
     pub predecessor: Option<Contact>,
     /// Its successor list.
     pub successors: Vec<Contact>,
+    /// How much of the keys it is to hold, beside others.
+    pub weight: Weight,
     /// Slots of which it keeps a copy.
     pub slots: u32,
     /// Slots whose members are not yet what they should be, as far as it can tell.

@@ -55,6 +55,9 @@ pub struct RingNode {
     pub successor: Option<String>,
     /// The share of the circle that it is the owner of, 0 to 1.
     pub share: f64,
+    /// How much of the keys it is to hold, beside others.
+    #[serde(default = "one")]
+    pub weight: u16,
     /// Slots of which it keeps a copy.
     pub slots: u32,
     /// Slots whose members are not yet what they should be, as far as it can tell.
@@ -68,6 +71,11 @@ pub struct RingNode {
     pub uptime_seconds: u64,
     /// Of the program.
     pub version: String,
+}
+
+/// What a node of an earlier version does not say.
+fn one() -> u16 {
+    1
 }
 
 /// `/v1/node`: the node that was asked.

@@ -183,6 +183,7 @@ fn ring_node(info: &NodeInfo, share: f64, params: &RingParams) -> RingNode {
         predecessor: info.predecessor.as_ref().map(address),
         successor: info.successors.first().map(address),
         share,
+        weight: info.weight.get(),
         slots: info.slots,
         slots_moving: info.slots_moving,
         keys: info.keys,

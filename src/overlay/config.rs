@@ -1,7 +1,7 @@
 //! What can be set about a ring member's behaviour, and how to choose it.
 
 use crate::base::limits::SUCCESSORS_DEFAULT;
-use crate::base::{Capacity, Span};
+use crate::base::{Capacity, Span, Weight};
 
 /// Which peers a lookup may be sent to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct OverlayConfig {
     pub lost_after: Span,
     /// Whether what a member holds outlives its process. Taken for true of others if it is of this node.
     pub durable: bool,
+    /// How much of the keys this node is to hold, beside others.
+    pub weight: Weight,
     /// How long an acknowledgement of a lookup hop may wait for others to share its frame. Far below the lowest
     /// time-out, so that no hop is skipped for it.
     pub ack_delay: Span,
@@ -90,6 +92,7 @@ impl Default for OverlayConfig {
             gone_after_refused: Span::secs(1),
             lost_after: Span::secs(60),
             durable: false,
+            weight: Weight::ONE,
             ack_delay: Span::millis(10),
             lookup_retry: Span::millis(1_500),
             lookup_deadline: Span::secs(10),

@@ -54,6 +54,11 @@ impl Overlay {
         all.into_iter().collect()
     }
 
+    /// Whether the successor list names the whole ring.
+    pub fn knows_ring(&self) -> bool {
+        self.successors.is_round() || self.is_alone()
+    }
+
     /// Peers worth remembering beyond this process, at most `limit`.
     pub fn memorable(&self, limit: usize) -> Vec<Contact> {
         self.peers.memorable(limit)
@@ -61,7 +66,7 @@ impl Overlay {
 
     pub(super) fn exchange_contacts(&mut self, now: Time) {
         // A list that has come round names everybody.
-        let knows_all = self.successors.is_round() || self.is_alone();
+        let knows_all = self.knows_ring();
         let pause = match self.rounds.tour {
             Tour::Done if !knows_all && self.knows_few() => self.around(self.config.exchange_interval_first),
             _ if knows_all || self.rounds.tour == Tour::Done => self.around(self.config.exchange_interval),

@@ -114,6 +114,7 @@ impl Overlay {
         self.linked = false;
         self.entered = now;
         self.vouched_by = None;
+        self.weights.forget();
         self.predecessor = Some(before);
         self.predecessor_before = None;
         self.start_maintenance(now);

@@ -63,7 +63,7 @@ impl Overlay {
         self.timers.set_no_later(Timer::Stabilize, now + self.config.stabilize_interval_busy);
     }
 
-    fn neighbours_changed(&mut self, now: Time) {
+    pub(super) fn neighbours_changed(&mut self, now: Time) {
         self.note_neighbours();
         self.hurry(now);
         self.effect(Effect::NeighboursChanged);

@@ -13,7 +13,7 @@
 //! leave         x ── Leave ──▶ pred, succ0            x ◀── LeaveReply ── pred, once it has another successor
 //! ```
 
-use crate::base::{Contact, Id, Incarnation, Span};
+use crate::base::{Contact, Id, Incarnation, Span, Weight};
 
 /// A message between two overlays.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub enum RingMessage {
         predecessor: Option<Contact>,
         /// Its successor list.
         successors: Vec<Contact>,
+        /// Its own weight, then those of its successors; nothing where all are 1.
+        weights: Vec<Weight>,
     },
     /// "I might be your predecessor" (rectify).
     Notify,

@@ -19,6 +19,7 @@ pub mod successors;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 pub use config::{OverlayConfig, Routing};
 pub use contacts::CONTACTS_PAGE;

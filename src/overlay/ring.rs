@@ -16,6 +16,7 @@ use super::mutation::{Mutation, is_on};
 use super::peers::{PeerReport, Peers};
 use super::successors::SuccessorList;
 use super::suspects::Health;
+use super::weights::Weights;
 use crate::base::limits::REQUESTS_MAX;
 use crate::base::{Contact, Id, Incarnation, Rng, Span, Time, Timers, between, in_arc};
 
@@ -86,6 +87,7 @@ pub struct Overlay {
     // The latest one, while there is none.
     pub(super) predecessor_before: Option<Contact>,
     pub(super) successors: SuccessorList,
+    pub(super) weights: Weights,
     pub(super) fingers: FingerTable,
     pub(super) peers: Peers,
     pub(super) rounds: Rounds,
@@ -180,6 +182,7 @@ impl Overlay {
             predecessor: None,
             predecessor_before: None,
             successors: SuccessorList::new(me.id, config.successors),
+            weights: Weights::default(),
             fingers: FingerTable::new(config.capacity, me.id),
             peers: Peers::new(config.capacity, config.contacts_max),
             rounds: Rounds::default(),
@@ -332,10 +335,11 @@ impl Overlay {
                     standing: if lost { Standing::Orphan } else { self.standing },
                     predecessor: self.predecessor,
                     successors: self.successors.as_slice().to_vec(),
+                    weights: self.told_weights(),
                 };
                 self.send(from, reply);
             }
-            RingMessage::Neighbours { request, standing, predecessor, successors } => {
+            RingMessage::Neighbours { request, standing, predecessor, successors, weights } => {
                 // In a ring at rest a neighbour's list is this node's own, moved by one: nothing is news.
                 let own = self.successors.as_slice();
                 let news = successors.iter().enumerate().filter(|(at, contact)| own.get(at + 1) != Some(contact));
@@ -347,6 +351,9 @@ impl Overlay {
                         self.vouched_by = (predecessor == Some(self.me)).then_some(from.incarnation);
                     }
                     self.on_neighbours(now, from, &ask, standing, predecessor, &successors);
+                    if standing.is_member() {
+                        self.hear_weights(from, &successors, &weights);
+                    }
                 }
             }
             RingMessage::Notify => self.on_notify(now, from),

@@ -74,6 +74,12 @@ impl Overlay {
         self.is_over(contact, |peer| peer.is_gone() && self.silence(peer) >= horizon(peer))
     }
 
+    /// How long what a member holds is kept for it after it has gone from the ring: if it is on a disk, the member may come
+    /// back with it.
+    pub fn keeps_for(&self) -> Span {
+        if self.config.durable { self.config.lost_after } else { Span::ZERO }
+    }
+
     fn is_over(&self, contact: &Contact, enough: impl Fn(&Peer) -> bool) -> bool {
         // Nobody else lives at this node's own address.
         let was_me = contact.id == self.me.id && contact.incarnation != self.me.incarnation;

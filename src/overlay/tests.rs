@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::base::{Capacity, Contact, Id, Incarnation, Rng, Span, Time};
+use crate::overlay::mutation::Mutation;
 
 /// Contacts in the order of the circle.
 fn circle<const N: usize>() -> [Contact; N] {
@@ -105,7 +106,7 @@ impl Table {
         });
         let Some(request) = asked else { return false };
         let (standing, successors) = (Standing::Member, successors.to_vec());
-        self.hear(from, RingMessage::Neighbours { request, standing, predecessor, successors });
+        self.hear(from, RingMessage::Neighbours { request, standing, predecessor, successors, weights: Vec::new() });
         true
     }
 
@@ -210,7 +211,10 @@ fn who_answers_others_does_not_count_as_gone() {
                     RingMessage::ProbeFor { contact } if vouched => table.hear(to, RingMessage::Vouch { contact }),
                     RingMessage::GetNeighbours { request } => {
                         let (standing, predecessor, successors) = (Standing::Member, None, vec![d, a]);
-                        table.hear(to, RingMessage::Neighbours { request, standing, predecessor, successors });
+                        table.hear(
+                            to,
+                            RingMessage::Neighbours { request, standing, predecessor, successors, weights: Vec::new() },
+                        );
                     }
                     _ => {}
                 }
@@ -296,7 +300,13 @@ fn nobody_is_let_in_while_the_successor_is_being_replaced() {
     let asked = table.sent();
     assert!(must_wait(&table.verdict_on(b)), "its list would begin with the leaver");
     let (_, RingMessage::GetNeighbours { request }) = asked[0] else { panic!("{asked:?}") };
-    let reply = RingMessage::Neighbours { request, standing: Standing::Member, predecessor: None, successors: vec![a] };
+    let reply = RingMessage::Neighbours {
+        request,
+        standing: Standing::Member,
+        predecessor: None,
+        successors: vec![a],
+        weights: Vec::new(),
+    };
     table.hear(d, reply);
     assert_eq!(table.released(c), Some(true));
     assert!(must_wait(&table.verdict_on(b)), "the new successor takes the leaver for its predecessor");
@@ -366,6 +376,12 @@ fn a_newcomer_whose_list_skips_the_successor_is_told_of_it_first() {
     table.hear(b, RingMessage::Offer { contact: b });
     assert!(table.answer(b, Some(a), &[c, d, a]));
     assert_eq!(table.node.successors(), [b, c, d]);
+    // Without this rule c is out.
+    let mut table = Table::member(a, d, &[c, d]);
+    table.node.config.mutation = Some(Mutation::TakesWhoSkips);
+    table.hear(b, RingMessage::Offer { contact: b });
+    assert!(table.answer(b, Some(a), &[d, a]));
+    assert_eq!(table.node.successors(), [b, d]);
 }
 
 #[test]
@@ -417,7 +433,13 @@ fn stale_reply_after_head_change() {
     table.hear(b, RingMessage::Offer { contact: b });
     assert!(table.answer(b, Some(a), &[c, d, a]));
     let (standing, successors) = (Standing::Member, vec![d, a]);
-    let stale = RingMessage::Neighbours { request: request.unwrap(), standing, predecessor: Some(a), successors };
+    let stale = RingMessage::Neighbours {
+        request: request.unwrap(),
+        standing,
+        predecessor: Some(a),
+        successors,
+        weights: Vec::new(),
+    };
     table.hear(c, stale);
     assert_eq!(table.node.successors(), [b, c, d], "c is not the head any more: its word comes too late");
 }

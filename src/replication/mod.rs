@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod copies;
 mod neighbourhood;
+pub mod placement;
 pub mod proposal;
 mod row;
 pub mod runs;
@@ -14,5 +15,6 @@ pub mod survey;
 pub mod view;
 
 pub use neighbourhood::Neighbourhood;
+pub use placement::Placement;
 pub use runs::{SlotRun, runs_of};
 pub use view::{View, Views};

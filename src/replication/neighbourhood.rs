@@ -1,6 +1,6 @@
 //! The ring around a node, as its copies see it.
 
-use crate::base::{Contact, Id, Span, in_arc};
+use crate::base::{Contact, Id, Span, Weight, in_arc};
 use crate::data::{KeySpace, Slot};
 
 /// What the copies need to know of the ring around them, at one moment.
@@ -15,6 +15,14 @@ pub struct Neighbourhood<'a> {
     pub round_trip: Span,
     /// The successor list, nearest first.
     pub successors: &'a [Contact],
+    /// The successor list names the whole ring.
+    pub is_whole: bool,
+    /// How many nodes from the owner of a slot on may hold it: the owner, and as many as a successor list has.
+    pub reach: usize,
+    /// The weight of this node or a successor; `None`: not known yet.
+    pub weight: &'a dyn Fn(&Contact) -> Option<Weight>,
+    /// How long what a member holds is kept for it after it went missing.
+    pub keep_for: Span,
     /// Members of the ring that this node knows of, its neighbours among them: whoever might hold something.
     pub members: &'a dyn Fn() -> Vec<Contact>,
     /// Whether a member answers, as far as this node knows: whoever does not is not asked to hold anything.
@@ -24,6 +32,11 @@ pub struct Neighbourhood<'a> {
 }
 
 impl Neighbourhood<'_> {
+    /// Whether this node has it in its successor list.
+    pub fn has(&self, contact: &Contact) -> bool {
+        self.successors.iter().any(|successor| successor.incarnation == contact.incarnation)
+    }
+
     /// The slots that belong to the node at this place, from the first after its predecessor on.
     pub fn own_slots(&self, space: KeySpace, me: Id) -> impl Iterator<Item = Slot> + use<> {
         let after = match self.predecessor {

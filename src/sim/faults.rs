@@ -1,9 +1,14 @@
 //! What can go wrong: processes and hosts that end, stop or slow down, ways that are blocked, clocks that jump.
 
 use super::world::{Condition, HostId, World};
-use crate::base::Span;
+use crate::base::{Span, Weight};
 
 impl World {
+    /// Nodes that are started on new hosts from now on have this weight.
+    pub fn set_weight(&mut self, weight: Weight) {
+        self.config.overlay.weight = weight;
+    }
+
     /// Ends a host's process without a word. Its connections break, as the host itself goes on.
     pub fn crash(&mut self, host: HostId) {
         self.counters.crashed += 1;

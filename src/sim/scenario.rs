@@ -95,11 +95,17 @@ pub(super) fn churn_of(run: &Churn, overlay: OverlayConfig) -> Summary {
 /// A node whose seeds all left while it joined has nobody to ask: its operator names others.
 fn readmit(world: &mut World, script: &mut Rng) {
     world.run_for(Span::secs(15));
-    let inside = world.members();
+    // One that leaves may be gone before anybody comes in through it.
+    let inside: Vec<u32> = world.members().into_iter().filter(|host| stays(world, *host)).collect();
     for host in outsiders(world).into_iter().filter(|_| !inside.is_empty()) {
         world.crash(host);
         world.restart(host, &[inside[script.index(inside.len())]]);
     }
+}
+
+/// Whether it is a member and does not leave.
+fn stays(world: &World, host: u32) -> bool {
+    world.node(host).and_then(|node| node.overlay()).is_some_and(|overlay| overlay.standing() == Standing::Member)
 }
 
 fn outsiders(world: &World) -> Vec<u32> {
@@ -116,10 +122,7 @@ fn disturb(world: &mut World, script: &mut Rng, run: &Churn) {
     let seeds: Vec<_> = (0..3).map(|_| running[script.index(running.len())]).collect();
     let victim = running[script.index(running.len())];
     // Those that stay take what the leavers hold: if all leave at once, the data goes with the last.
-    let staying = |host: &&u32| {
-        world.node(**host).and_then(|node| node.overlay()).is_some_and(|overlay| overlay.standing() == Standing::Member)
-    };
-    let staying = running.iter().filter(staying).count();
+    let staying = running.iter().filter(|host| stays(world, **host)).count();
     let crowded = world.running().len() >= run.nodes_max;
     match script.below(10) {
         // Bursts of joins, up to several at the same moment.

@@ -11,7 +11,7 @@ use super::queue::Queue;
 use super::transport::message_of;
 use super::watch::RingWatch;
 use crate::base::limits::SUCCESSORS_DEFAULT;
-use crate::base::{Capacity, Contact, Id, Ids, Incarnation, Now, Rng, Span, Time, Wall, between};
+use crate::base::{Capacity, Contact, Id, Ids, Incarnation, Now, Rng, Span, Time, Wall, Weight, between};
 use crate::data::{Store, UserReply, UserRequest, Work, gauge};
 use crate::node::{ChordNode, Event, Input, Memory, NodeConfig, Output, Stop, Wishes};
 use crate::overlay::{Answer, LookupFailed, OverlayConfig};
@@ -97,6 +97,7 @@ pub(super) struct Host {
     pub slowness: u64,
     pub wall_offset_ms: i64,
     pub spot: Spot,
+    pub weight: Weight,
     /// What its disk remembers.
     pub memory: Option<Memory>,
     // The earliest wake-up that is planned.
@@ -223,6 +224,7 @@ impl World {
             slowness: 1,
             wall_offset_ms: 0,
             spot,
+            weight: self.config.overlay.weight,
             memory: None,
             wake_at: None,
             started: self.now,
@@ -257,7 +259,7 @@ impl World {
         config.wishes = self.config.wishes;
         config.overlay = self.config.overlay.clone();
         config.overlay.first_request = seed & 0x0fff_ffff;
-        config.overlay.durable = self.config.disk.durable;
+        (config.overlay.durable, config.overlay.weight) = (self.config.disk.durable, self.host(host).weight);
         let now = self.now;
         let of = self.host_mut(host);
         config.memory.clone_from(&of.memory);

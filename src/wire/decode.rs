@@ -14,7 +14,7 @@ use crate::base::limits::{
     CONDITIONS_MAX, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, LIST_LIMIT_MAX, SUCCESSORS_MAX, TEXT_BYTES_MAX,
     VALUE_BYTES_LIMIT,
 };
-use crate::base::{Capacity, Contact, Id, Ids, Incarnation, Span, Wall};
+use crate::base::{Capacity, Contact, Id, Ids, Incarnation, Span, Wall, Weight};
 use crate::data::{
     Command, Condition, Cursor, Item, Key, ListQuery, Outcome, Page, Put, Record, Slot, Tag, Trouble, Version,
 };
@@ -144,6 +144,7 @@ impl Reader<'_> {
                 standing: standing(m.standing)?,
                 predecessor: m.predecessor.map(|c| self.contact(c)).transpose()?,
                 successors: self.contacts(m.successors)?,
+                weights: weights(&m.weights)?,
             },
             Body::Notify(pb::Notify {}) => RingMessage::Notify,
             Body::Lookup(m) => RingMessage::Lookup {
@@ -304,6 +305,8 @@ impl Reader<'_> {
             standing: standing(info.standing)?,
             predecessor: info.predecessor.map(|c| self.contact(c)).transpose()?,
             successors: self.contacts(info.successors)?,
+            // A node that does not know of weights says nothing.
+            weight: Weight::new(info.weight.max(1)).ok_or(WireError::Invalid("the weight"))?,
             slots: info.slots,
             slots_moving: info.slots_moving,
             keys: info.keys,
@@ -404,6 +407,15 @@ fn item(item: pb::Item) -> Decoded<Item> {
 }
 
 // ----- names and numbers -----
+
+/// Of one member and those in its list.
+fn weights(weights: &[u32]) -> Decoded<Vec<Weight>> {
+    if weights.len() > SUCCESSORS_MAX + 1 {
+        return Err(WireError::TooLarge("the list of weights"));
+    }
+    let weight = |weight: &u32| Weight::new(*weight).ok_or(WireError::Invalid("a weight"));
+    weights.iter().map(weight).collect()
+}
 
 fn standing(standing: i32) -> Decoded<Standing> {
     Ok(match pb::Standing::try_from(standing).map_err(|_| WireError::Invalid("the standing"))? {

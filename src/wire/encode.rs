@@ -109,12 +109,15 @@ fn ring(message: &RingMessage) -> pb::envelope::Body {
     use pb::envelope::Body;
     match message {
         RingMessage::GetNeighbours { request } => Body::GetNeighbours(pb::GetNeighbours { request: *request }),
-        RingMessage::Neighbours { request, standing, predecessor, successors } => Body::Neighbours(pb::Neighbours {
-            request: *request,
-            standing: standing_pb(*standing).into(),
-            predecessor: predecessor.as_ref().map(contact),
-            successors: contacts(successors),
-        }),
+        RingMessage::Neighbours { request, standing, predecessor, successors, weights } => {
+            Body::Neighbours(pb::Neighbours {
+                request: *request,
+                standing: standing_pb(*standing).into(),
+                predecessor: predecessor.as_ref().map(contact),
+                successors: contacts(successors),
+                weights: weights.iter().map(|weight| weight.get().into()).collect(),
+            })
+        }
         RingMessage::Notify => Body::Notify(pb::Notify {}),
         RingMessage::Lookup { hop, lookup } => Body::Lookup(pb::Lookup {
             hop: *hop,
@@ -197,6 +200,10 @@ fn standing_pb(standing: Standing) -> pb::Standing {
 
 pub(super) fn run(run: SlotRun) -> pb::SlotRun {
     pb::SlotRun { first: run.first.0, count: run.count }
+}
+
+pub(super) fn runs(runs: &[SlotRun]) -> Vec<pb::SlotRun> {
+    runs.iter().copied().map(run).collect()
 }
 
 pub(super) fn epoch_runs(runs: &[(SlotRun, u64)]) -> Vec<pb::EpochRun> {
@@ -326,6 +333,7 @@ fn info_pb(info: &NodeInfo) -> pb::InfoReply {
         standing: standing_pb(info.standing).into(),
         predecessor: info.predecessor.as_ref().map(contact),
         successors: contacts(&info.successors),
+        weight: info.weight.get().into(),
         slots: info.slots,
         slots_moving: info.slots_moving,
         keys: info.keys,

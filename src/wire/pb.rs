@@ -229,6 +229,9 @@ pub struct Neighbours {
     pub predecessor: ::core::option::Option<Contact>,
     #[prost(message, repeated, tag = "4")]
     pub successors: ::prost::alloc::vec::Vec<Contact>,
+    /// The sender's own weight, then those of its successors; none: all are 1.
+    #[prost(uint32, repeated, tag = "5")]
+    pub weights: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Notify {}
@@ -488,10 +491,13 @@ pub struct CopyNotice {
     #[prost(message, repeated, tag = "1")]
     pub views: ::prost::alloc::vec::Vec<SlotViews>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CopySummary {
     #[prost(fixed64, tag = "1")]
     pub sum: u64,
+    /// Of these slots; none: of those that both are members of.
+    #[prost(message, repeated, tag = "2")]
+    pub of: ::prost::alloc::vec::Vec<SlotRun>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CopyEpochs {
@@ -1219,6 +1225,8 @@ pub struct InfoReply {
     /// Slots whose members are not yet what they should be.
     #[prost(uint32, tag = "11")]
     pub slots_moving: u32,
+    #[prost(uint32, tag = "12")]
+    pub weight: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Reply {

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chordkv::base::{Capacity, Contact, Incarnation, Wall};
+use chordkv::base::{Capacity, Contact, Incarnation, Wall, Weight};
 use chordkv::data::register::{Accepted, OpId, Recent, State};
 use chordkv::data::{
     Answer, Ask, Command, Condition, Item, Key, ListQuery, Outcome, Page, Put, Record, Slot, Tag, Trouble, Version,
@@ -304,7 +304,13 @@ fn ring_messages(own: SocketAddr) -> Vec<RingMessage> {
     let request = 7;
     vec![
         RingMessage::GetNeighbours { request },
-        RingMessage::Neighbours { request, standing: Standing::Leaving, predecessor: Some(own), successors: vec![own] },
+        RingMessage::Neighbours {
+            request,
+            standing: Standing::Leaving,
+            predecessor: Some(own),
+            successors: vec![own],
+            weights: Vec::new(),
+        },
         RingMessage::Notify,
         RingMessage::Lookup { hop: 9, lookup: lookup(0) },
         RingMessage::Lookup { hop: u64::MAX, lookup: lookup(u32::MAX) },
@@ -359,7 +365,7 @@ fn copy_messages(own: SocketAddr) -> Vec<CopyMessage> {
     vec![
         CopyMessage::Query { runs: vec![run, outside] },
         CopyMessage::Notice { views: vec![(run, views.clone()), (outside, views.clone())] },
-        CopyMessage::Summary { sum: 77 },
+        CopyMessage::Summary { sum: 77, of: Vec::new() },
         CopyMessage::Epochs { runs: vec![(run, epoch), (outside, u64::MAX)], answer: false },
         CopyMessage::Wish { slot, epoch, members: members.clone() },
         CopyMessage::Elect { slot, epoch, turn, views: views.clone() },
@@ -420,6 +426,7 @@ fn replies(own: SocketAddr) -> Vec<Reply> {
         standing: Standing::Member,
         predecessor: None,
         successors: vec![contact(own)],
+        weight: Weight::MAX,
         slots: u32::MAX,
         slots_moving: u32::MAX,
         keys: u64::MAX,

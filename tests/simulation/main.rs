@@ -8,6 +8,7 @@ mod copies;
 mod lookups;
 mod merge;
 mod network;
+mod placement;
 mod repair;
 mod ring;
 mod rings;

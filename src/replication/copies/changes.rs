@@ -324,6 +324,7 @@ impl Copies {
             held.leads = view.primary().filter(|first| first.incarnation == me).map(|_| view.epoch);
             let is_first = held.leads.is_some();
             if is_first {
+                self.leads_anew(slot);
                 self.may_have_removed(now, slot);
             }
             self.effects.push_back(if is_new { CopiesEffect::Took(slot) } else { CopiesEffect::Restless });

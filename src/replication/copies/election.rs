@@ -47,6 +47,9 @@ impl Copies {
         if newest != epoch {
             self.compare_views(from, slot, epoch);
         } else if (1..=MEMBERS_MAX).contains(&members.len()) {
+            if let Some(held) = self.held.get_mut(&slot) {
+                held.wisher = Some(from);
+            }
             self.bring_about(now, slot, members.into());
         }
     }
@@ -124,11 +127,12 @@ impl Copies {
         }
     }
 
-    /// Tells the members of these views what this node knows of a slot.
+    /// Tells the members of these views, and those who should hear of it, what this node knows of a slot.
     fn announce(&mut self, slot: Slot, of: &[&View]) {
         let me = self.me.incarnation;
         let members: BTreeSet<Contact> = of.iter().flat_map(|view| view.members.iter()).copied().collect();
-        let others = self.placing.neighbours.iter().copied();
+        let wisher = self.held.get(&slot).and_then(|held| held.wisher);
+        let others = self.placing.neighbours.iter().copied().chain(wisher);
         let all: BTreeSet<Contact> = members.into_iter().chain(others).filter(|c| c.incarnation != me).collect();
         for contact in all {
             self.tell_views(contact, slot);

@@ -93,9 +93,12 @@ impl Copies {
             return;
         }
         if self.invited.get(&slot).is_none_or(|invited| invited.epoch != view.epoch || invited.by != from) {
-            if !self.held.contains_key(&slot) {
+            let held = self.held.get(&slot);
+            if held.is_none_or(|held| held.fetching.is_none() && !held.chain.has_any_records()) {
                 // What is left of a time long past must not come to light again.
                 self.store(Work::Clear(vec![slot]));
+            }
+            if !self.held.contains_key(&slot) {
                 let mut chain = self.fresh_chain(slot);
                 chain.learn(std::slice::from_ref(&view));
                 self.held.insert(slot, Held::new(chain));

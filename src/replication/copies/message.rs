@@ -52,8 +52,11 @@ pub enum CopyMessage {
     Summary {
         /// See there.
         sum: u64,
+        /// If there are any: over those of these slots, which belong to the sender, whose newest views have the receiver for
+        /// a member.
+        of: Vec<SlotRun>,
     },
-    /// The epochs of the newest views of slots that the sender has the receiver for a member of.
+    /// The epochs of the newest views of slots that the sender has the receiver for a member of, or of those it was asked for.
     Epochs {
         /// The slots with the epoch.
         runs: Vec<(SlotRun, u64)>,

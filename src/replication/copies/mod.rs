@@ -19,6 +19,7 @@ mod phases;
 mod placing;
 mod recover;
 mod repair;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -169,6 +170,8 @@ struct Held {
     lost: BTreeSet<Key>,
     election: Option<Box<Standing>>,
     inviting: Option<Box<Inviting>>,
+    // Who wished for another view last: most likely the owner, which then hears of it.
+    wisher: Option<Contact>,
     fetching: Option<Box<Fetching>>,
     // An operator has said so.
     recovering: Option<Box<Recovering>>,
@@ -186,6 +189,7 @@ struct Held {
 enum Timer {
     Operation(u64),
     Compare,
+    Missing,
     Rescan,
     Collect,
     Repair,
@@ -234,6 +238,7 @@ impl Held {
             lost: BTreeSet::new(),
             election: None,
             inviting: None,
+            wisher: None,
             fetching: None,
             recovering: None,
             asked: None,
@@ -367,6 +372,8 @@ impl Copies {
             match timer {
                 Timer::Operation(id) => self.operation_due(now, id),
                 Timer::Compare => self.compare(now),
+                // Who was missing for long is missed no longer.
+                Timer::Missing => self.effects.push_back(CopiesEffect::Restless),
                 Timer::Rescan => self.rescan(now),
                 Timer::Collect => self.collect(now, wall),
                 Timer::Repair => self.repair(now),
@@ -495,7 +502,7 @@ impl Copies {
         match message {
             CopyMessage::Query { runs } => self.on_query(from, &runs),
             CopyMessage::Notice { views } => self.on_notice(now, views),
-            CopyMessage::Summary { sum } => self.on_summary(from, sum),
+            CopyMessage::Summary { sum, of } => self.on_summary(from, sum, &of),
             CopyMessage::Epochs { runs, answer } => self.on_epochs(from, &runs, answer),
             CopyMessage::Wish { slot, epoch, members } => self.on_wish(now, from, slot, epoch, members),
             CopyMessage::Elect { slot, epoch, turn, views } => {

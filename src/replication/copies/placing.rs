@@ -1,35 +1,46 @@
 //! Who is to hold which slot, and the way there, one member at a time.
 //!
-//! The ring owner of a slot wishes for itself and those who follow it. That is advice: whoever is a member of the view
-//! decides on the next one by vote.
+//! The ring owner of a slot wishes for those of itself and its successors who should hold it by [`Placement`]. That is
+//! advice: whoever is a member of the view decides on the next one by vote.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::CopyMessage;
 use super::{Copies, CopiesEffect, Held, Timer};
-use crate::base::{Contact, Incarnation, Span, Time};
+use crate::base::{Contact, Incarnation, Span, Time, Weight, between};
 use crate::data::Slot;
 use crate::replication::chain::is_majority;
-use crate::replication::{Neighbourhood, SlotRun, View, runs_of};
+use crate::replication::{Neighbourhood, Placement, SlotRun, View, runs_of};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Placing {
-    /// Those around this node, who are told of views.
+    /// Those next to this node, who are told of views.
     pub neighbours: Vec<Contact>,
+    /// All around it: members of the slots that belong to it, and owners of those that it is a member of, are among them.
+    pub around: Vec<Contact>,
+    /// The slots that belong to this node.
+    pub own: Vec<SlotRun>,
     // Who leaves, and when it last said so.
     leaving: BTreeMap<Incarnation, Time>,
     wished: BTreeMap<Slot, Wished>,
-    // When views changed last, and whom this node compared with last.
+    // Who should hold what.
+    placement: Option<Placement>,
+    // Those that this node has in its list, or had and that may come back; who has gone from the ring, and since when.
+    seen: BTreeMap<Contact, Weight>,
+    missing: BTreeMap<Incarnation, Time>,
+    /// When views changed last, and whom this node compared with last.
     pub changed: Option<Time>,
-    compared: Option<Contact>,
+    pub compared: Option<Contact>,
     queried: Option<Time>,
     // When the owner of a slot was looked up.
     sought: Option<Time>,
     unknown_since: Option<Time>,
-    // Slots that this node has lost track of.
-    lost: Vec<Slot>,
+    /// Slots that this node has lost track of.
+    pub lost: Vec<Slot>,
+    /// Slots that this node coordinates and whose owners may not know that; the latest that another was offered of.
+    pub untold: BTreeSet<Slot>,
+    pub offered: Option<Slot>,
     said_leaving: Option<Time>,
     stranded_since: Option<Time>,
     settled: Settled,
@@ -59,14 +70,14 @@ pub(super) const MOVES_MAX: usize = 32;
 /// So many times that where round trips take so many times as long as this.
 const MOVES_MORE: usize = 4;
 const SLOW: Span = Span::millis(100);
+/// So often a wish is told before others are asked whether the view is still the newest.
+const IN_VAIN: usize = 3;
+/// So long after a member went missing others are asked whether they know of a newer view.
+const NEW_FOR: Span = Span::secs(3);
 /// Silence after which a wish or a query is repeated.
 const REPEAT_AFTER: Span = Span::secs(1);
 /// After so long everybody known is asked for a view, not only neighbours.
 const ASK_ALL_AFTER: Span = Span::secs(2);
-/// Between two comparisons with somebody, from half of it to one and a half; while views change, and for a while after.
-const COMPARE_EVERY: Span = Span::secs(10);
-const COMPARE_SOON: Span = Span::secs(1);
-const CHANGES_LAST: Span = Span::secs(30);
 /// How long somebody who said that it leaves is not wished for.
 const LEAVING_FOR: Span = Span::secs(10);
 /// After so long without anybody who takes its slots, a leaver gives up.
@@ -113,14 +124,6 @@ fn closer(now: &[Contact], wished: &[Contact], is_gone: &dyn Fn(&Contact) -> boo
     (next != now).then_some(next)
 }
 
-/// Of slots and epochs, in order.
-fn sum(all: impl Iterator<Item = (Slot, u64)>) -> u64 {
-    all.fold(0, |sum, (slot, epoch)| {
-        let mixed = (sum ^ (u64::from(slot.0) << 40) ^ epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed ^ mixed >> 29
-    })
-}
-
 impl Copies {
     /// Begins, repeats and ends whatever the present ring calls for.
     pub fn maintain(&mut self, now: Time, around: &Neighbourhood<'_>) {
@@ -128,6 +131,8 @@ impl Copies {
         self.placing.leaving.retain(|_, at| now.since(*at) < LEAVING_FOR);
         let nearby = around.predecessor.iter().chain(around.successors.iter().take(self.replicas + 1));
         self.placing.neighbours = nearby.filter(|contact| !(around.is_lost)(contact)).copied().collect();
+        let all = around.predecessor.iter().chain(around.successors);
+        self.placing.around = all.filter(|contact| !(around.is_lost)(contact)).copied().collect();
         let slots: Vec<Slot> = self.held.keys().copied().collect();
         self.placing.settled = Settled::default();
         for slot in slots {
@@ -193,33 +198,110 @@ impl Copies {
 
     /// Sees to the slots that belong to this node; those whose views it does not know.
     fn place(&mut self, now: Time, around: &Neighbourhood<'_>, mut budget: usize) -> Vec<Slot> {
-        let me = self.me;
-        let others = around.successors.iter().filter(|c| !self.is_unwanted(c, around) && **c != me);
-        let others: Vec<(Contact, bool)> = others.map(|contact| (*contact, (around.answers)(contact))).collect();
         let own: Vec<Slot> = around.own_slots(self.space, self.me.id).collect();
-        let mut unknown = Vec::new();
-        for slot in own {
-            // Whose members are all gone is most likely a view of long ago.
-            let living = |view: &&View| view.members.iter().any(|member| !(around.is_lost)(member));
-            let Some(view) = self.view(slot).filter(living).cloned() else {
-                unknown.push(slot);
-                continue;
-            };
-            // Who is a member already may stay so for a while though it does not answer.
-            let stays = |(contact, answers): &&(Contact, bool)| *answers || view.has(contact.incarnation);
-            let others = others.iter().filter(stays).map(|(contact, _)| *contact);
-            let wished: Vec<Contact> = std::iter::once(me).chain(others).take(self.replicas).collect();
-            let Some(next) = closer(&view.members, &wished, &|contact| self.is_unwanted(contact, around)) else {
-                self.placing.wished.remove(&slot);
+        self.placing.own = runs_of(own.iter().map(|slot| (*slot, ()))).into_iter().map(|(run, ())| run).collect();
+        // A view whose members are all gone is most likely one of long ago.
+        let living = |view: &&View| view.members.iter().any(|member| !(around.is_lost)(member));
+        let known = |slot: &Slot| Some((*slot, self.view(*slot).filter(living)?.clone()));
+        let views: Vec<(Slot, View)> = own.iter().filter_map(known).collect();
+        let missing = self.note_missing(now, around, &views);
+        self.weigh(around, &missing);
+        for (slot, view) in &views {
+            let wished = self.wished(view, *slot, around, &missing);
+            let next = wished.and_then(|wished| closer(&view.members, &wished, &|who| self.is_unwanted(who, around)));
+            let Some(next) = next else {
+                self.placing.wished.remove(slot);
                 continue;
             };
             self.placing.settled.to_move += 1;
-            if budget > 0 && self.wish(now, slot, &view, next) {
+            if budget > 0 && self.wish(now, *slot, view, next) {
                 budget -= 1;
             }
         }
+        let is_unknown = |slot: &Slot| !self.view(*slot).as_ref().is_some_and(living);
+        let mut unknown: Vec<Slot> = own.into_iter().filter(is_unknown).collect();
         self.placing.settled.to_move += unknown.len();
+        // Nobody heeds what this node wishes: the view that it knows of is most likely one of long ago.
+        let is_vain = |wished: &Wished| wished.told > IN_VAIN;
+        unknown.extend(self.placing.wished.iter().filter(|(_, wished)| is_vain(wished)).map(|(slot, _)| *slot));
+        // Nor need it be one of now if members of it are missing.
+        let is_new =
+            |who: &Contact| self.placing.missing.get(&who.incarnation).is_some_and(|at| now.since(*at) < NEW_FOR);
+        let has_lost = |(_, view): &&(Slot, View)| view.members.iter().any(is_new);
+        unknown.extend(views.iter().filter(has_lost).map(|(slot, _)| *slot));
         unknown
+    }
+
+    /// Members of these views, and others that were there, that have gone from the ring and may come back: what they hold
+    /// is kept for them for a while.
+    fn note_missing(&mut self, now: Time, around: &Neighbourhood<'_>, views: &[(Slot, View)]) -> BTreeSet<Contact> {
+        let me = self.me;
+        let last = around.successors.last().map_or(me.id, |last| last.id);
+        // Others may be there though this node does not know of them, but not between those whom it knows.
+        let would_be_known = |who: &Contact| around.is_whole || between(me.id, who.id, last) || !(around.answers)(who);
+        let members = views.iter().flat_map(|(_, view)| view.members.iter());
+        let members: BTreeSet<Contact> = members.chain(self.placing.seen.keys()).copied().collect();
+        let is_missing = |who: &Contact| who.incarnation != me.incarnation && !around.has(who) && would_be_known(who);
+        let missing: BTreeSet<Contact> =
+            members.into_iter().filter(|who| is_missing(who) && !self.is_unwanted(who, around)).collect();
+        let placing = &mut self.placing;
+        placing.missing.retain(|who, _| missing.iter().any(|contact| contact.incarnation == *who));
+        let is_kept =
+            |who: &Contact| now.since(*placing.missing.entry(who.incarnation).or_insert(now)) < around.keep_for;
+        let kept: BTreeSet<Contact> = missing.into_iter().filter(is_kept).collect();
+        let since = kept.iter().filter_map(|who| placing.missing.get(&who.incarnation)).min().copied();
+        match since {
+            Some(since) => self.timers.set(Timer::Missing, since + around.keep_for),
+            None => self.timers.cancel(Timer::Missing),
+        }
+        kept
+    }
+
+    /// Works out who should hold what, if other nodes are there than before.
+    fn weigh(&mut self, around: &Neighbourhood<'_>, missing: &BTreeSet<Contact>) {
+        let present = around.successors.iter().filter(|who| !self.is_unwanted(who, around) && **who != self.me);
+        let present: Option<Vec<(Contact, Weight)>> = std::iter::once(&self.me)
+            .filter(|_| !around.leaving)
+            .chain(present)
+            .map(|who| Some((*who, (around.weight)(who)?)))
+            .collect();
+        let Some(mut candidates) = present else {
+            self.placing.placement = None;
+            return;
+        };
+        let placing = &mut self.placing;
+        let weight = |who: &Contact| placing.seen.get(who).copied().unwrap_or_default();
+        candidates.extend(missing.iter().map(|who| (*who, weight(who))));
+        placing.seen = candidates.iter().copied().collect();
+        let reach = (!around.is_whole).then_some(around.reach);
+        if !placing.placement.as_ref().is_some_and(|placement| placement.is_among(&candidates, reach)) {
+            placing.placement = Some(Placement::new(self.space, self.replicas, &candidates, reach));
+        }
+    }
+
+    /// Who should hold a slot of this view, the first to coordinate first. `None`: it is not known yet.
+    fn wished(
+        &self,
+        view: &View,
+        slot: Slot,
+        around: &Neighbourhood<'_>,
+        missing: &BTreeSet<Contact>,
+    ) -> Option<Vec<Contact>> {
+        let best = self.placing.placement.as_ref()?.of(slot);
+        let wanted = best.len();
+        // Who is a member already may stay so for a while though it does not answer.
+        let may = |who: &Contact| !missing.contains(who) && (view.has(who.incarnation) || (around.answers)(who));
+        let kept: Vec<Contact> = view.members.iter().filter(|who| missing.contains(who)).copied().collect();
+        let mut wished: Vec<Contact> = best.into_iter().filter(may).take(wanted.saturating_sub(kept.len())).collect();
+        // In the place of those who cannot come yet stays who is there.
+        for member in view.members.iter().filter(|who| may(who) && !self.is_unwanted(who, around)) {
+            let is_new = wished.iter().all(|who| who.incarnation != member.incarnation);
+            if wished.len() + kept.len() < wanted && is_new {
+                wished.push(*member);
+            }
+        }
+        wished.extend(kept);
+        Some(wished)
     }
 
     /// Lets a member propose these as the next of a slot: the first, so that several who wish for something do not get into
@@ -281,15 +363,6 @@ impl Copies {
         }
     }
 
-    /// This is the owner of a slot that this node has lost track of. It most likely owns others of them too.
-    pub fn owner_found(&mut self, owner: Contact) {
-        let lost = self.placing.lost.iter().map(|slot| (*slot, ()));
-        let runs = runs_of(lost).into_iter().map(|(run, ())| run).collect();
-        if owner != self.me {
-            self.send(owner, CopyMessage::Query { runs });
-        }
-    }
-
     /// Asks for views that are not known here.
     fn query(&mut self, now: Time, around: &Neighbourhood<'_>, unknown: &[Slot]) {
         if unknown.is_empty() {
@@ -302,7 +375,7 @@ impl Copies {
         }
         self.placing.queried = Some(now);
         let runs: Vec<_> = runs_of(unknown.iter().map(|slot| (*slot, ()))).into_iter().map(|(run, ())| run).collect();
-        let mut to = self.placing.neighbours.clone();
+        let mut to = self.placing.around.clone();
         if now.since(since) >= ASK_ALL_AFTER {
             to.extend((around.members)());
         }
@@ -319,7 +392,7 @@ impl Copies {
         let me = self.me;
         if self.placing.said_leaving.is_none_or(|at| now.since(at) >= REPEAT_AFTER) {
             self.placing.said_leaving = Some(now);
-            let mut to = self.placing.neighbours.clone();
+            let mut to = self.placing.around.clone();
             to.extend(self.held.keys().filter_map(|slot| self.view(*slot)).flat_map(|view| view.members.to_vec()));
             to.sort_unstable();
             to.dedup();
@@ -327,6 +400,7 @@ impl Copies {
                 self.send(contact, CopyMessage::Leaving);
             }
         }
+        self.weigh(around, &BTreeSet::new());
         let is_willing = |c: &&Contact| (around.answers)(c) && !self.is_unwanted(c, around) && **c != me;
         let willing: Vec<Contact> = around.successors.iter().filter(is_willing).copied().collect();
         let views: Vec<(Slot, View)> =
@@ -339,7 +413,9 @@ impl Copies {
             let silent = view.members.iter().find(|member| **member != me && !(around.answers)(member));
             let goes = silent.copied().unwrap_or(me);
             let mut next: Vec<Contact> = view.members.iter().filter(|member| **member != goes).copied().collect();
-            next.extend(willing.iter().find(|contact| !view.has(contact.incarnation)));
+            let best = self.placing.placement.as_ref().map_or_else(Vec::new, |placement| placement.of(slot));
+            let best = best.into_iter().filter(|who| willing.contains(who));
+            next.extend(best.chain(willing.iter().copied()).find(|contact| !view.has(contact.incarnation)));
             is_stranded |= next.is_empty();
             let living = next.iter().filter(|contact| !self.is_unwanted(contact, around)).count();
             is_stranded |= living == 0 && is_majority(1, &view);
@@ -353,71 +429,6 @@ impl Copies {
             self.placing.stranded_since.get_or_insert(now);
         } else {
             self.placing.stranded_since = None;
-        }
-    }
-
-    // ----- views that somebody has not heard of -----
-
-    fn compare_later(&mut self, now: Time) {
-        let changes = self.placing.changed.is_some_and(|at| now.since(at) < CHANGES_LAST);
-        let every = if changes { COMPARE_SOON } else { COMPARE_EVERY };
-        let wait = every.0 / 2 + self.rng.below(every.0);
-        if self.timers.get(Timer::Compare).is_none() {
-            self.timers.set(Timer::Compare, now + Span(wait));
-        }
-    }
-
-    /// Compares with somebody what views the two are in.
-    pub(super) fn compare(&mut self, now: Time) {
-        self.compare_later(now);
-        let views = self.held.values().filter_map(|held| held.chain.newest());
-        let others: BTreeSet<Contact> =
-            views.flat_map(|view| view.members.iter()).copied().filter(|contact| *contact != self.me).collect();
-        // In turn, so that none is left out.
-        let next = others.iter().find(|contact| Some(**contact) > self.placing.compared).or(others.first());
-        if let Some(&to) = next {
-            self.placing.compared = Some(to);
-            let sum = sum(self.shared_with(to));
-            self.send(to, CopyMessage::Summary { sum });
-        }
-    }
-
-    /// The slots whose newest views have this node and that one for members, with their epochs.
-    fn shared_with(&self, other: Contact) -> impl Iterator<Item = (Slot, u64)> {
-        let (me, other) = (self.me.incarnation, other.incarnation);
-        let newest = self.held.iter().filter_map(|(slot, held)| Some((*slot, held.chain.newest()?)));
-        newest.filter(move |(_, view)| view.has(me) && view.has(other)).map(|(slot, view)| (slot, view.epoch))
-    }
-
-    pub(super) fn on_summary(&mut self, from: Contact, theirs: u64) {
-        if sum(self.shared_with(from)) != theirs {
-            let runs = runs_of(self.shared_with(from));
-            self.send(from, CopyMessage::Epochs { runs, answer: false });
-        }
-    }
-
-    pub(super) fn on_epochs(&mut self, from: Contact, runs: &[(SlotRun, u64)], answer: bool) {
-        if !answer {
-            // Either may have the other for a member where that one knows better.
-            let runs = runs_of(self.shared_with(from));
-            self.send(from, CopyMessage::Epochs { runs, answer: true });
-        }
-        let (mut newer, mut older) = (Vec::new(), Vec::new());
-        for (run, epoch) in runs {
-            for slot in run.slots(self.space) {
-                match self.view(slot).map_or(0, |view| view.epoch).cmp(epoch) {
-                    Ordering::Greater => newer.push((slot, self.views_of(slot))),
-                    Ordering::Less => older.push((slot, ())),
-                    Ordering::Equal => {}
-                }
-            }
-        }
-        if !newer.is_empty() {
-            self.send(from, CopyMessage::Notice { views: runs_of(newer) });
-        }
-        if !older.is_empty() {
-            let runs = runs_of(older).into_iter().map(|(run, ())| run).collect();
-            self.send(from, CopyMessage::Query { runs });
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::users::Asked;
 use super::draw;
-use crate::base::{Capacity, Contact, Incarnation, Now, Rng, Span, Time, Wall};
+use crate::base::{Capacity, Contact, Incarnation, Now, Rng, Span, Time, Wall, Weight};
 use crate::data::{Key, KeySpace, MemoryStore, Place, Store, Version, Work};
 use crate::replication::Neighbourhood;
 use crate::replication::copies::mutation::Mutation;
@@ -39,6 +39,8 @@ enum Standing {
     Outside,
     Member,
     Leaving,
+    /// Crashed, and out of the ring; it may come back.
+    Missing,
     /// Crashed, and everybody has given it up.
     Lost,
 }
@@ -75,6 +77,9 @@ const STORM_STEPS: u32 = 6_000;
 const COLLECT_AFTER: Span = Span::millis(1_500);
 const CALM_STEPS_MAX: u32 = 60_000;
 const REPLICAS: usize = 3;
+const WEIGHTS: [u32; NODES] = [1, 1, 2, 1, 3, 1];
+/// What a member holds that is missing is kept for it for so long.
+const KEEP_FOR: Span = Span::millis(1_000);
 /// Members of the ring, at least.
 const MEMBERS_MIN: usize = 2;
 
@@ -215,6 +220,8 @@ impl World {
             .collect();
         ring.sort_unstable();
         let there: BTreeSet<Contact> = ring.iter().copied().collect();
+        let missing = self.nodes.iter().filter(|node| node.standing == Standing::Missing);
+        let missing: Vec<Contact> = missing.map(|node| node.contact).collect();
         let Some(place) = ring.iter().position(|member| *member == me) else { return };
         let mut others = ring.clone();
         others.rotate_left(place);
@@ -225,9 +232,13 @@ impl World {
             leaving: standing == Standing::Leaving,
             round_trip: Span::ZERO,
             successors: &others,
+            is_whole: true,
+            reach: NODES,
+            weight: &|contact| Weight::new(WEIGHTS[index(contact)]),
+            keep_for: KEEP_FOR,
             members: &|| ring.clone(),
             answers: &|contact| there.contains(contact),
-            is_lost: &|contact| !there.contains(contact),
+            is_lost: &|contact| !there.contains(contact) && !missing.contains(contact),
         };
         let Some(copies) = &mut self.nodes[at].copies else { return };
         copies.maintain(self.now, &around);
@@ -287,7 +298,7 @@ impl World {
         prepare(&mut copies, self.without);
         copies.restore(&node.store.kept().expect("memory")).expect("it is readable");
         node.copies = Some(copies);
-        if node.standing == Standing::Lost {
+        if matches!(node.standing, Standing::Missing | Standing::Lost) {
             node.standing = Standing::Member;
         }
         self.drain(at);
@@ -302,9 +313,12 @@ impl World {
             _ if !running => {
                 if self.rng.chance(400) {
                     self.start(at);
-                } else if self.nodes[at].standing == Standing::Member && members > MEMBERS_MIN {
+                } else if self.nodes[at].standing == Standing::Missing {
                     self.nodes[at].standing = Standing::Lost;
                     self.hit("given up");
+                } else if self.nodes[at].standing == Standing::Member && members > MEMBERS_MIN {
+                    self.nodes[at].standing = Standing::Missing;
+                    self.hit("missing");
                 }
             }
             Standing::Outside => self.nodes[at].standing = Standing::Member,
@@ -511,6 +525,7 @@ fn what_users_of_whole_nodes_are_told_is_linearizable_whatever_happens() {
         "slots dropped",
         "left",
         "crashed",
+        "missing",
         "given up",
         "flipped",
         "mended",

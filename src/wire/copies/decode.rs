@@ -25,7 +25,7 @@ impl Reader<'_> {
                 let slot = |of: pb::SlotViews| Ok((run(of.run)?, self.views(of.views)?));
                 CopyMessage::Notice { views: of.views.into_iter().map(slot).collect::<Decoded<_>>()? }
             }
-            Body::CopySummary(of) => CopyMessage::Summary { sum: of.sum },
+            Body::CopySummary(m) => CopyMessage::Summary { sum: m.sum, of: runs(m.of)? },
             Body::CopyEpochs(of) => CopyMessage::Epochs { runs: epoch_runs(of.runs)?, answer: of.answer },
             Body::CopyFetch(of) => CopyMessage::Fetch {
                 slot: Slot(of.slot),

@@ -1,7 +1,7 @@
 //! Domain messages of the copies to protobuf.
 
 use super::super::encode::{
-    contacts, cursor, epoch_runs, outcome as outcome_pb, record, run, trouble, u128_pb, version, view,
+    contacts, cursor, epoch_runs, outcome as outcome_pb, record, run, runs, trouble, u128_pb, version, view,
 };
 use super::super::pb;
 use super::super::pb::envelope::Body;
@@ -15,12 +15,12 @@ use crate::replication::copies::{CopyMessage, Ran};
 
 pub(in crate::wire) fn copies(message: &CopyMessage) -> Body {
     match message {
-        CopyMessage::Query { runs } => Body::CopyQuery(pb::CopyQuery { runs: runs.iter().copied().map(run).collect() }),
+        CopyMessage::Query { runs: of } => Body::CopyQuery(pb::CopyQuery { runs: runs(of) }),
         CopyMessage::Notice { views: all } => {
             let slot = |(of, list): &(_, Vec<View>)| pb::SlotViews { run: Some(run(*of)), views: views(list) };
             Body::CopyNotice(pb::CopyNotice { views: all.iter().map(slot).collect() })
         }
-        CopyMessage::Summary { sum } => Body::CopySummary(pb::CopySummary { sum: *sum }),
+        CopyMessage::Summary { sum, of } => Body::CopySummary(pb::CopySummary { sum: *sum, of: runs(of) }),
         CopyMessage::Epochs { runs, answer } => {
             Body::CopyEpochs(pb::CopyEpochs { runs: epoch_runs(runs), answer: *answer })
         }

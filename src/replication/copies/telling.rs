@@ -1,0 +1,165 @@
+//! How nodes come to hear of views that they have not heard of: those who share slots compare, and owners and those who
+//! coordinate look for each other.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use super::message::CopyMessage;
+use super::{Copies, CopiesEffect, Held, Timer};
+use crate::base::{Contact, Span, Time, in_arc};
+use crate::data::Slot;
+use crate::replication::{SlotRun, View, runs_of};
+
+/// Between two comparisons with somebody, from half of it to one and a half; while views change, and for a while after.
+const COMPARE_EVERY: Span = Span::secs(10);
+const COMPARE_SOON: Span = Span::secs(1);
+const CHANGES_LAST: Span = Span::secs(30);
+/// Owners that are looked up at once, to be told of views.
+const OFFERS_MAX: usize = 8;
+
+/// Of slots and epochs, in order.
+fn sum(all: impl Iterator<Item = (Slot, u64)>) -> u64 {
+    all.fold(0, |sum, (slot, epoch)| {
+        let mixed = (sum ^ (u64::from(slot.0) << 40) ^ epoch).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 29
+    })
+}
+
+impl Copies {
+    /// This is the owner of a slot, after that one on the circle. It is asked for those that this node has lost track of,
+    /// and told of its own that it was looked up for.
+    pub fn owner_found(&mut self, owner: Contact, before: Contact) {
+        let belongs = |slot: &Slot| in_arc(before.id, self.space.last_id(*slot), owner.id);
+        let (mut its, others) = self.placing.untold.iter().partition::<BTreeSet<Slot>, _>(|slot| belongs(slot));
+        self.placing.untold = others;
+        its.extend(self.placing.offered.filter(belongs));
+        if owner == self.me {
+            return;
+        }
+        let its = its.into_iter().filter_map(|slot| Some((slot, self.served(slot)?)));
+        let its = its.filter(|(_, view)| view.primary() == Some(self.me)).map(|(slot, view)| (slot, view.epoch));
+        let its = runs_of(its);
+        if !its.is_empty() {
+            self.send(owner, CopyMessage::Epochs { runs: its, answer: true });
+        }
+        let lost = self.placing.lost.clone();
+        self.ask_views(owner, &lost);
+    }
+
+    /// Asks somebody for the views of these slots.
+    pub fn ask_views(&mut self, of: Contact, slots: &[Slot]) {
+        if of != self.me && !slots.is_empty() {
+            let runs = runs_of(slots.iter().map(|slot| (*slot, ()))).into_iter().map(|(run, ())| run).collect();
+            self.send(of, CopyMessage::Query { runs });
+        }
+    }
+
+    /// This node coordinates a slot from now on.
+    pub(super) fn leads_anew(&mut self, slot: Slot) {
+        self.placing.untold.insert(slot);
+    }
+
+    /// Has the owners of slots looked up that this node coordinates: of new ones first, then of all in turn.
+    fn offer_views(&mut self) {
+        let mut slots = Vec::new();
+        for _ in 0..OFFERS_MAX.min(self.placing.untold.len()) {
+            let at = self.rng.index(self.placing.untold.len());
+            slots.extend(self.placing.untold.iter().nth(at).copied());
+        }
+        if slots.is_empty() {
+            let leads = |held: &Held| held.chain.served().is_some_and(|view| view.primary() == Some(self.me));
+            let after = self.held.range(self.placing.offered.map_or(Slot(0), |slot| Slot(slot.0 + 1))..);
+            let next = after.chain(&self.held).find(|(_, held)| leads(held)).map(|(slot, _)| *slot);
+            self.placing.offered = next;
+            slots.extend(next);
+        }
+        self.effects.extend(slots.into_iter().map(CopiesEffect::FindOwner));
+    }
+
+    pub(super) fn compare_later(&mut self, now: Time) {
+        let changes = self.placing.changed.is_some_and(|at| now.since(at) < CHANGES_LAST);
+        let every = if changes { COMPARE_SOON } else { COMPARE_EVERY };
+        let wait = every.0 / 2 + self.rng.below(every.0);
+        if self.timers.get(Timer::Compare).is_none() {
+            self.timers.set(Timer::Compare, now + Span(wait));
+        }
+    }
+
+    /// Compares with somebody what views the two are in, and those of the slots that belong to this node.
+    pub(super) fn compare(&mut self, now: Time) {
+        self.compare_later(now);
+        self.offer_views();
+        let views = self.held.values().filter_map(|held| held.chain.newest());
+        let shared = views.flat_map(|view| view.members.iter());
+        let of_own = self.known_of(&self.placing.own).flat_map(|(_, view)| view.members.iter());
+        let of_own = of_own.filter(|who| self.placing.around.contains(who));
+        let others: BTreeSet<Contact> = shared.chain(of_own).copied().filter(|who| *who != self.me).collect();
+        // In turn, so that none is left out.
+        let next = others.iter().find(|contact| Some(**contact) > self.placing.compared).or(others.first());
+        if let Some(&to) = next {
+            self.placing.compared = Some(to);
+            let sum_shared = sum(self.shared_with(to));
+            self.send(to, CopyMessage::Summary { sum: sum_shared, of: Vec::new() });
+            let of = self.placing.own.clone();
+            if !of.is_empty() {
+                let sum = sum(self.held_by(&to, &of));
+                self.send(to, CopyMessage::Summary { sum, of });
+            }
+        }
+    }
+
+    /// The slots whose newest views have this node and that one for members, with their epochs.
+    fn shared_with(&self, other: Contact) -> impl Iterator<Item = (Slot, u64)> {
+        let (me, other) = (self.me.incarnation, other.incarnation);
+        let newest = self.held.iter().filter_map(|(slot, held)| Some((*slot, held.chain.newest()?)));
+        newest.filter(move |(_, view)| view.has(me) && view.has(other)).map(|(slot, view)| (slot, view.epoch))
+    }
+
+    /// Those of these slots whose newest views have that one for a member, with their epochs.
+    fn held_by(&self, who: &Contact, of: &[SlotRun]) -> impl Iterator<Item = (Slot, u64)> {
+        let who = who.incarnation;
+        self.known_of(of).filter(move |(_, view)| view.has(who)).map(|(slot, view)| (slot, view.epoch))
+    }
+
+    fn known_of(&self, of: &[SlotRun]) -> impl Iterator<Item = (Slot, &View)> {
+        let slots = of.iter().flat_map(|run| run.slots(self.space)).take(self.space.slots() as usize);
+        slots.filter_map(|slot| Some((slot, self.view(slot)?)))
+    }
+
+    pub(super) fn on_summary(&mut self, from: Contact, theirs: u64, of: &[SlotRun]) {
+        if of.is_empty() {
+            if sum(self.shared_with(from)) != theirs {
+                let runs = runs_of(self.shared_with(from));
+                self.send(from, CopyMessage::Epochs { runs, answer: false });
+            }
+        } else if sum(self.held_by(&self.me, of)) != theirs {
+            let runs = runs_of(self.known_of(of).map(|(slot, view)| (slot, view.epoch)));
+            self.send(from, CopyMessage::Epochs { runs, answer: true });
+        }
+    }
+
+    pub(super) fn on_epochs(&mut self, from: Contact, runs: &[(SlotRun, u64)], answer: bool) {
+        if !answer {
+            // Either may have the other for a member where that one knows better.
+            let runs = runs_of(self.shared_with(from));
+            self.send(from, CopyMessage::Epochs { runs, answer: true });
+        }
+        let (mut newer, mut older) = (Vec::new(), Vec::new());
+        for (run, epoch) in runs {
+            for slot in run.slots(self.space) {
+                match self.view(slot).map_or(0, |view| view.epoch).cmp(epoch) {
+                    Ordering::Greater => newer.push((slot, self.views_of(slot))),
+                    Ordering::Less => older.push((slot, ())),
+                    Ordering::Equal => {}
+                }
+            }
+        }
+        if !newer.is_empty() {
+            self.send(from, CopyMessage::Notice { views: runs_of(newer) });
+        }
+        if !older.is_empty() {
+            let runs = runs_of(older).into_iter().map(|(run, ())| run).collect();
+            self.send(from, CopyMessage::Query { runs });
+        }
+    }
+}
