@@ -113,7 +113,9 @@ impl ChordNode {
                     let unknown = self.unknown_to(list);
                     self.ask_views(answer.owner, &unknown);
                 }
-                return self.pause(ROUND_PAUSE);
+                // Those who are asked already are waited for.
+                let waits = !list.asking.is_empty() || list.reading;
+                return if waits { Next::Pause(ASK_AGAIN) } else { self.pause(ROUND_PAUSE) };
             }
             Wake::Listed { served, page } => {
                 list.reading = false;

@@ -310,6 +310,7 @@ impl Overlay {
         self.set_standing(Standing::Member);
         self.was_member = true;
         self.linked = true;
+        self.weights.begin();
         self.joining = None;
         self.start_maintenance(now);
         self.effect(Effect::Joined);

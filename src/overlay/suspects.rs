@@ -171,6 +171,10 @@ impl Overlay {
             self.raise_doubt();
             self.health.helpers.remove(&from.incarnation);
         }
+        if suspected && self.successors.as_slice().contains(&from) {
+            // It may be given again what it was not while it did not answer.
+            self.effect(Effect::NeighboursChanged);
+        }
         true
     }
 

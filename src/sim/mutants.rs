@@ -1,5 +1,5 @@
 //! Rules that are broken on purpose: a checker must notice each (`protocol.md` section 1), and without the breach the same
-//! scenario must pass.
+//! scenario must pass. What chance shows too seldom is shown in `overlay/tests.rs`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -254,9 +254,4 @@ fn churned(seed: u64, broken: Broken) {
 #[test]
 fn two_joiners_at_once() {
     notice(Mutation::AdmitsTwo, "the ring invariant is broken", &[1, 7, 65, 113, 150, 151], 1, churned);
-}
-
-#[test]
-fn newcomers_whose_lists_skip_somebody() {
-    notice(Mutation::TakesWhoSkips, "Lost", &[4_355, 7_356, 20_583, 22_199, 405_156, 423_736], 2, churned);
 }

@@ -5,6 +5,8 @@
 #![allow(missing_docs)]
 
 mod copies;
+mod leaving;
+mod listing;
 mod lookups;
 mod merge;
 mod network;

@@ -217,7 +217,7 @@ impl Copies {
         self.end_operations(now, slot);
     }
 
-    pub(super) fn on_part(&mut self, from: Contact, slot: Slot, (epoch, serial): (u64, u64), part: Part) {
+    pub(super) fn on_part(&mut self, now: Time, from: Contact, slot: Slot, (epoch, serial): (u64, u64), part: Part) {
         let believes = self.mutated(Mutation::BelievesOne);
         let fetching = self.held.get_mut(&slot).and_then(|held| held.fetching.as_mut());
         let is_asked = |fetching: &&mut Box<Fetching>| {
@@ -225,7 +225,7 @@ impl Copies {
             fetching.of.epoch == epoch && source.is_some_and(|source| source.serial == serial)
         };
         let Some(fetching) = fetching.filter(is_asked) else {
-            self.on_part_ahead(from, slot, (epoch, serial), part);
+            self.on_part_ahead(now, from, slot, (epoch, serial), part);
             return;
         };
         let Some(source) = fetching.sources.get_mut(&from.incarnation) else { return };
@@ -416,7 +416,7 @@ impl Copies {
     }
 
     /// Repeats what was not answered, for one slot. True if the slot is at rest.
-    pub(super) fn mend(&mut self, now: Time, slot: Slot) -> bool {
+    pub(super) fn mend(&mut self, now: Time, slot: Slot, is_away: &dyn Fn(&Contact) -> bool) -> bool {
         let me = self.me.incarnation;
         let pause = HOPELESS_FOR + Span(self.rng.below(HOPELESS_FOR.0));
         let (vote_for, invite_for) = (self.patience(VOTE_FOR), self.patience(INVITE_FOR));
@@ -427,7 +427,9 @@ impl Copies {
         if held.inviting.as_ref().is_some_and(|inviting| now.since(inviting.heard) >= invite_for) {
             held.inviting = None;
         }
-        if held.chain.is_at_rest() {
+        // Who is away says by itself that it has the records once it is back and has them.
+        let waits_for_others = held.chain.served().is_some() && held.chain.served() == held.chain.newest();
+        if held.chain.is_at_rest() || waits_for_others && held.chain.incomplete().iter().all(is_away) {
             held.restless_since = None;
             return held.election.is_none() && held.inviting.is_none();
         }

@@ -30,12 +30,15 @@ pub(super) struct Invited {
     after: Option<Cursor>,
     is_copying: bool,
     pub is_ready: bool,
-    // When it was invited last.
+    // When it was invited last; when something came of it.
     at: Time,
+    heard: Time,
 }
 
 /// Silence after which somebody is invited again.
 const INVITE_AGAIN: Span = Span::millis(500);
+/// So long after something came from one member another's invitation to the same is not heeded.
+const HEEDED_FOR: Span = Span::secs(3);
 /// After so long without a word whoever was invited asks to be released.
 const INVITED_FOR: Span = Span::secs(5);
 
@@ -92,9 +95,14 @@ impl Copies {
             self.tell_views(from, slot);
             return;
         }
-        if self.invited.get(&slot).is_none_or(|invited| invited.epoch != view.epoch || invited.by != from) {
-            let held = self.held.get(&slot);
-            if held.is_none_or(|held| held.fetching.is_none() && !held.chain.has_any_records()) {
+        let known = self.invited.get(&slot).filter(|invited| invited.epoch == view.epoch);
+        if known.is_some_and(|invited| invited.by != from && now.since(invited.heard) < HEEDED_FOR) {
+            return;
+        }
+        if known.is_none_or(|invited| invited.by != from) {
+            let is_empty =
+                |held: &Held| held.fetching.is_none() && !held.chain.has_any_records() && !held.chain.has_agreed();
+            if self.held.get(&slot).is_none_or(is_empty) {
                 // What is left of a time long past must not come to light again.
                 self.store(Work::Clear(vec![slot]));
             }
@@ -108,8 +116,16 @@ impl Copies {
                 held.chain.agree();
             }
             let (serial, after) = (self.any_serial(), None);
-            let invited =
-                Invited { epoch: view.epoch, by: from, serial, after, is_copying: false, is_ready: false, at: now };
+            let invited = Invited {
+                epoch: view.epoch,
+                by: from,
+                serial,
+                after,
+                is_copying: false,
+                is_ready: false,
+                at: now,
+                heard: now,
+            };
             self.invited.insert(slot, invited);
         }
         if let Some(invited) = self.invited.get_mut(&slot) {
@@ -132,7 +148,14 @@ impl Copies {
     }
 
     /// A part that may have been asked for ahead.
-    pub(super) fn on_part_ahead(&mut self, from: Contact, slot: Slot, (epoch, serial): (u64, u64), part: Part) {
+    pub(super) fn on_part_ahead(
+        &mut self,
+        now: Time,
+        from: Contact,
+        slot: Slot,
+        (epoch, serial): (u64, u64),
+        part: Part,
+    ) {
         let Some(invited) = self.invited.get_mut(&slot) else { return };
         if (invited.epoch, invited.by, invited.serial) != (epoch, from, serial)
             || invited.is_ready
@@ -140,14 +163,14 @@ impl Copies {
         {
             return;
         }
-        invited.is_copying = true;
+        (invited.is_copying, invited.heard) = (true, now);
         // What the other cannot read is fetched from those who can.
         let Part { entries, next, evicted, .. } = part;
-        self.store_and(Work::Copy { slot, entries, evicted }, Awaited::CopiedAhead { slot, next });
+        self.store_and(Work::Copy { slot, entries, evicted }, Awaited::CopiedAhead { slot, serial, next });
     }
 
-    pub(super) fn copied_ahead(&mut self, slot: Slot, next: Option<Cursor>, is_done: bool) {
-        let Some(invited) = self.invited.get_mut(&slot) else { return };
+    pub(super) fn copied_ahead(&mut self, slot: Slot, serial: u64, next: Option<Cursor>, is_done: bool) {
+        let Some(invited) = self.invited.get_mut(&slot).filter(|invited| invited.serial == serial) else { return };
         invited.is_copying = false;
         if is_done {
             invited.serial += 1;

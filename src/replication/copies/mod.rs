@@ -138,6 +138,7 @@ enum Awaited {
     /// A part of a slot was copied ahead.
     CopiedAhead {
         slot: Slot,
+        serial: u64,
         next: Option<Cursor>,
     },
     /// What another has of slots was compared with what is here; the same for another.
@@ -227,6 +228,8 @@ pub struct Copies {
     pub(crate) mutation: Option<Mutation>,
 }
 
+/// Runs of slots whose views are told at once.
+const NOTICED_AT_ONCE: usize = 512;
 /// How often copies that are not at rest look after themselves.
 pub const MAINTAIN_INTERVAL: Span = Span::millis(25);
 
@@ -309,6 +312,7 @@ impl Copies {
             self.may_have_removed(Time::default(), *slot);
             // Nobody has the word in it: a disk that was not synced may have forgotten what was said last.
             self.held.insert(*slot, Held::new(chain));
+            self.placing.restored = true;
         }
         Ok(())
     }
@@ -461,8 +465,8 @@ impl Copies {
                 }
             }
             Some(Awaited::Held { to, slot, epoch, serial }) => self.has_held(to, slot, (epoch, serial), done),
-            Some(Awaited::CopiedAhead { slot, next }) => {
-                self.copied_ahead(slot, next, done == Done::Changed);
+            Some(Awaited::CopiedAhead { slot, serial, next }) => {
+                self.copied_ahead(slot, serial, next, done == Done::Changed);
             }
             Some(Awaited::Copied { from, slot, epoch, next }) => {
                 self.copied(now, from, slot, epoch, next, done == Done::Changed);
@@ -522,7 +526,7 @@ impl Copies {
                 self.hear(now, slot, &views);
                 self.on_fetch(now, from, slot, epoch, &Wanted { ahead, digest, serial, after });
             }
-            CopyMessage::Part { slot, epoch, serial, part } => self.on_part(from, slot, (epoch, serial), part),
+            CopyMessage::Part { slot, epoch, serial, part } => self.on_part(now, from, slot, (epoch, serial), part),
             CopyMessage::Complete { slot, epoch, has, ask } => self.on_complete(from, slot, epoch, has, ask),
             CopyMessage::Ask { number, slot, epoch, key, ask } => self.on_ask(from, number, (slot, epoch), key, ask),
             CopyMessage::Answered { number, answer } => self.on_answer(now, from.incarnation, number, answer),
@@ -533,7 +537,11 @@ impl Copies {
             CopyMessage::Drop { slot, epoch, keys } => self.on_drop(slot, epoch, keys),
             CopyMessage::Compare { serial, slots } => self.on_compare(from, serial, slots),
             CopyMessage::Compared { serial, slots } => self.on_compared(now, from, serial, slots),
-            CopyMessage::Leaving => self.placing.leaves(now, from.incarnation),
+            CopyMessage::Leaving => {
+                if self.placing.leaves(now, from.incarnation) {
+                    self.effects.push_back(CopiesEffect::Restless);
+                }
+            }
         }
     }
 
@@ -563,7 +571,14 @@ impl Copies {
         let slots = runs.iter().flat_map(|run| run.slots(self.space)).take(self.space.slots() as usize);
         let known = slots.map(|slot| (slot, self.views_of(slot))).filter(|(_, views)| !views.is_empty());
         let views = runs_of(known);
-        self.send(from, CopyMessage::Notice { views });
+        self.notify(from, views);
+    }
+
+    /// Tells views, in messages that are not too large for a frame.
+    fn notify(&mut self, to: Contact, views: Vec<(SlotRun, Vec<View>)>) {
+        for views in views.chunks(NOTICED_AT_ONCE) {
+            self.send(to, CopyMessage::Notice { views: views.to_vec() });
+        }
     }
 
     fn on_notice(&mut self, now: Time, views: Vec<(SlotRun, Vec<View>)>) {
@@ -622,6 +637,10 @@ impl Copies {
 
     /// What was heard of a slot led nowhere.
     pub fn forget(&mut self, slot: Slot) {
-        self.views.forget(slot);
+        // Of its own slots nobody knows better than this node.
+        let space = self.space;
+        if !self.placing.own.iter().any(|run| run.slots(space).any(|own| own == slot)) {
+            self.views.forget(slot);
+        }
     }
 }

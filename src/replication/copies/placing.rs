@@ -28,7 +28,11 @@ pub(super) struct Placing {
     placement: Option<Placement>,
     // Those that this node has in its list, or had and that may come back; who has gone from the ring, and since when.
     seen: BTreeMap<Contact, Weight>,
+    // Who came before this node, or does: what belonged to it belongs to this node now.
+    before: BTreeSet<Contact>,
     missing: BTreeMap<Incarnation, Time>,
+    /// A process of before has written down views that nobody has spoken of since.
+    pub restored: bool,
     /// When views changed last, and whom this node compared with last.
     pub changed: Option<Time>,
     pub compared: Option<Contact>,
@@ -67,6 +71,8 @@ pub struct Settled {
 
 /// Changes of view that one node begins at a time.
 pub(super) const MOVES_MAX: usize = 32;
+/// Wishes that others are to heed at a time.
+const WISHES_MAX: usize = 8 * MOVES_MAX;
 /// So many times that where round trips take so many times as long as this.
 const MOVES_MORE: usize = 4;
 const SLOW: Span = Span::millis(100);
@@ -89,8 +95,9 @@ impl Placing {
         self.said_leaving.is_some()
     }
 
-    pub fn leaves(&mut self, now: Time, who: Incarnation) {
-        self.leaving.insert(who, now);
+    /// True if that is news.
+    pub fn leaves(&mut self, now: Time, who: Incarnation) -> bool {
+        self.leaving.insert(who, now).is_none()
     }
 }
 
@@ -127,16 +134,18 @@ fn closer(now: &[Contact], wished: &[Contact], is_gone: &dyn Fn(&Contact) -> boo
 impl Copies {
     /// Begins, repeats and ends whatever the present ring calls for.
     pub fn maintain(&mut self, now: Time, around: &Neighbourhood<'_>) {
+        let me = self.me;
         self.round_trip = around.round_trip;
         self.placing.leaving.retain(|_, at| now.since(*at) < LEAVING_FOR);
         let nearby = around.predecessor.iter().chain(around.successors.iter().take(self.replicas + 1));
         self.placing.neighbours = nearby.filter(|contact| !(around.is_lost)(contact)).copied().collect();
         let all = around.predecessor.iter().chain(around.successors);
         self.placing.around = all.filter(|contact| !(around.is_lost)(contact)).copied().collect();
+        let is_away = |who: &Contact| !(around.answers)(who) || around.is_whole && *who != me && !around.has(who);
         let slots: Vec<Slot> = self.held.keys().copied().collect();
         self.placing.settled = Settled::default();
         for slot in slots {
-            if !self.mend(now, slot) {
+            if !self.mend(now, slot, &is_away) {
                 self.placing.settled.changing += 1;
             }
         }
@@ -164,6 +173,10 @@ impl Copies {
         let lost: Vec<Slot> = self.lost_track_of(now).union(&left_over).copied().collect();
         self.find_owner(now, &lost);
         unknown.extend(&lost);
+        // Others may have gone on while this node was away, without anybody who would tell it.
+        if !around.successors.is_empty() && std::mem::take(&mut self.placing.restored) {
+            unknown.extend(self.held.keys());
+        }
         self.placing.lost = lost;
         unknown.sort_unstable();
         unknown.dedup();
@@ -199,6 +212,7 @@ impl Copies {
     /// Sees to the slots that belong to this node; those whose views it does not know.
     fn place(&mut self, now: Time, around: &Neighbourhood<'_>, mut budget: usize) -> Vec<Slot> {
         let own: Vec<Slot> = around.own_slots(self.space, self.me.id).collect();
+        let own_set: BTreeSet<Slot> = own.iter().copied().collect();
         self.placing.own = runs_of(own.iter().map(|slot| (*slot, ()))).into_iter().map(|(run, ())| run).collect();
         // A view whose members are all gone is most likely one of long ago.
         let living = |view: &&View| view.members.iter().any(|member| !(around.is_lost)(member));
@@ -206,7 +220,13 @@ impl Copies {
         let views: Vec<(Slot, View)> = own.iter().filter_map(known).collect();
         let missing = self.note_missing(now, around, &views);
         self.weigh(around, &missing);
-        for (slot, view) in &views {
+        let invited = &self.invited;
+        self.placing.wished.retain(|slot, _| own_set.contains(slot) || invited.contains_key(slot));
+        let is_told = |wished: &&Wished| now.since(wished.since) < REPEAT_AFTER;
+        budget = budget.min(WISHES_MAX.saturating_sub(self.placing.wished.values().filter(is_told).count()));
+        // Begun anywhere, so that those that come to nothing are not in the way of the others.
+        let from = self.rng.index(views.len().max(1));
+        for (slot, view) in views[from..].iter().chain(&views[..from]) {
             let wished = self.wished(view, *slot, around, &missing);
             let next = wished.and_then(|wished| closer(&view.members, &wished, &|who| self.is_unwanted(who, around)));
             let Some(next) = next else {
@@ -238,13 +258,18 @@ impl Copies {
         let me = self.me;
         let last = around.successors.last().map_or(me.id, |last| last.id);
         // Others may be there though this node does not know of them, but not between those whom it knows.
-        let would_be_known = |who: &Contact| around.is_whole || between(me.id, who.id, last) || !(around.answers)(who);
+        let is_short = around.successors.len() + 1 < around.reach;
+        let would_be_known =
+            |who: &Contact| around.is_whole || is_short || between(me.id, who.id, last) || !(around.answers)(who);
         let members = views.iter().flat_map(|(_, view)| view.members.iter());
-        let members: BTreeSet<Contact> = members.chain(self.placing.seen.keys()).copied().collect();
+        self.placing.before.extend(around.predecessor);
+        let others = self.placing.seen.keys().chain(&self.placing.before);
+        let members: BTreeSet<Contact> = members.chain(others).copied().collect();
         let is_missing = |who: &Contact| who.incarnation != me.incarnation && !around.has(who) && would_be_known(who);
         let missing: BTreeSet<Contact> =
             members.into_iter().filter(|who| is_missing(who) && !self.is_unwanted(who, around)).collect();
         let placing = &mut self.placing;
+        placing.before.retain(|who| around.predecessor == Some(*who) || missing.contains(who));
         placing.missing.retain(|who, _| missing.iter().any(|contact| contact.incarnation == *who));
         let is_kept =
             |who: &Contact| now.since(*placing.missing.entry(who.incarnation).or_insert(now)) < around.keep_for;
@@ -273,7 +298,8 @@ impl Copies {
         let weight = |who: &Contact| placing.seen.get(who).copied().unwrap_or_default();
         candidates.extend(missing.iter().map(|who| (*who, weight(who))));
         placing.seen = candidates.iter().copied().collect();
-        let reach = (!around.is_whole).then_some(around.reach);
+        // With who is missing they may be more than a list names.
+        let reach = (!around.is_whole || candidates.len() > around.reach).then_some(around.reach);
         if !placing.placement.as_ref().is_some_and(|placement| placement.is_among(&candidates, reach)) {
             placing.placement = Some(Placement::new(self.space, self.replicas, &candidates, reach));
         }

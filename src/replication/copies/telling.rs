@@ -145,8 +145,10 @@ impl Copies {
             self.send(from, CopyMessage::Epochs { runs, answer: true });
         }
         let (mut newer, mut older) = (Vec::new(), Vec::new());
+        let mut slots = 0..self.space.slots();
         for (run, epoch) in runs {
-            for slot in run.slots(self.space) {
+            // More than there are slots no honest peer names.
+            for (slot, _) in run.slots(self.space).zip(&mut slots) {
                 match self.view(slot).map_or(0, |view| view.epoch).cmp(epoch) {
                     Ordering::Greater => newer.push((slot, self.views_of(slot))),
                     Ordering::Less => older.push((slot, ())),
@@ -155,7 +157,7 @@ impl Copies {
             }
         }
         if !newer.is_empty() {
-            self.send(from, CopyMessage::Notice { views: runs_of(newer) });
+            self.notify(from, runs_of(newer));
         }
         if !older.is_empty() {
             let runs = runs_of(older).into_iter().map(|(run, ())| run).collect();

@@ -1,5 +1,4 @@
 //! What a node makes of the goodbye of a peer that it has asked something.
-#![allow(missing_docs)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! Listings in the simulator: every key once, through every node, after the ring changed and while it changes.
-#![allow(missing_docs)]
 
 use std::sync::Arc;
 
@@ -7,7 +6,7 @@ use chordkv::base::Span;
 use chordkv::data::{Command, Condition, Key, ListQuery, Put, UserReply, UserRequest};
 use chordkv::sim::{HostId, World, WorldConfig};
 
-const SEEDS: u64 = 15;
+const SEEDS: u64 = 8;
 const KEYS: u64 = 60;
 const PAGE: usize = 25;
 
