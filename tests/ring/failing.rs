@@ -137,7 +137,8 @@ fn a_node_with_a_data_directory_finds_its_ring_again_though_every_seed_is_dead()
     let dir = tempfile::tempdir().expect("a directory");
     let mut ring = ring_of(3, &[]);
     let seed = ring.nodes[0].peers.to_string();
-    let flags = ["--join", &seed, "--data-dir", dir.path().to_str().expect("UTF-8")];
+    let dir_flags = ["--data-dir", dir.path().to_str().expect("UTF-8"), "--replace-after", "2s"];
+    let flags = [&["--join", &seed], &dir_flags[..]].concat();
     let mut with_dir = Process::node(&flags).listening();
     let kept = dir.path().join("store.db");
     let survivor = ring.nodes[2].peers.to_string();

@@ -260,9 +260,13 @@ fn majority_lost_for_good() {
         write_for_a_while(&mut world, &mut clients, &hosts, 150);
         read_all(&mut world, &mut clients, hosts[0]);
         assert_eq!(recover(&mut world, hosts[0], None), Ok((0, vec![], 0)), "nothing is to be done");
-        let gone = [0, 1].map(|_| hosts.remove(world.rng().index(hosts.len())));
-        for host in gone {
-            world.crash(host);
+        // Two that have a slot in common.
+        let holders = world.holders().swap_remove(0);
+        let is_gone = |host: &HostId| holders[..2].contains(&world.contact(*host));
+        let gone: Vec<HostId> = hosts.iter().copied().filter(is_gone).collect();
+        hosts.retain(|host| !gone.contains(host));
+        for host in &gone {
+            world.crash(*host);
         }
         clients.forget_unanswered();
         // Those with two members left find a third by themselves.
@@ -278,12 +282,12 @@ fn majority_lost_for_good() {
         rest(&mut world, Span::secs(30));
         read_all(&mut world, &mut clients, hosts[0]);
         write_for_a_while(&mut world, &mut clients, &hosts, 150);
-        for host in gone {
-            world.restart_remembering(host, &[hosts[0]]);
+        for host in &gone {
+            world.restart_remembering(*host, &[hosts[0]]);
             write_for_a_while(&mut world, &mut clients, &hosts, 20);
         }
         rest(&mut world, Span::secs(60));
-        hosts.extend(gone);
+        hosts.extend(&gone);
         read_all(&mut world, &mut clients, gone[0]);
         assert_eq!(recover(&mut world, gone[1], None), Ok((0, vec![], 0)));
         assert!(clients.tally.reads_failed + clients.tally.writes_failed < 10, "{:?}", clients.tally);
@@ -306,7 +310,9 @@ fn all_copies_lost_for_good() {
         }
         world.run_for(Span::secs(150));
         let (slots, missing, empty) = recover(&mut world, hosts[0], None).expect("a dry run");
-        assert!(slots > 0 && (1..=3).contains(&missing.len()), "{slots} {missing:?}");
+        // Of a slot whose owner is gone, too, nobody may know who held it.
+        let named = missing.iter().filter(|name| *name != "unknown").count();
+        assert!(slots > 0 && named <= 3 && !missing.is_empty(), "{slots} {missing:?}");
         emptied.fetch_add(empty, Ordering::Relaxed);
         assert_eq!(recover(&mut world, hosts[1], Some(missing.clone())), Ok((slots, missing, empty)));
         rest(&mut world, Span::secs(30));

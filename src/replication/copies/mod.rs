@@ -571,11 +571,11 @@ impl Copies {
         let slots = runs.iter().flat_map(|run| run.slots(self.space)).take(self.space.slots() as usize);
         let known = slots.map(|slot| (slot, self.views_of(slot))).filter(|(_, views)| !views.is_empty());
         let views = runs_of(known);
-        self.notify(from, views);
+        self.notify(from, &views);
     }
 
     /// Tells views, in messages that are not too large for a frame.
-    fn notify(&mut self, to: Contact, views: Vec<(SlotRun, Vec<View>)>) {
+    fn notify(&mut self, to: Contact, views: &[(SlotRun, Vec<View>)]) {
         for views in views.chunks(NOTICED_AT_ONCE) {
             self.send(to, CopyMessage::Notice { views: views.to_vec() });
         }

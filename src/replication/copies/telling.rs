@@ -157,7 +157,7 @@ impl Copies {
             }
         }
         if !newer.is_empty() {
-            self.notify(from, runs_of(newer));
+            self.notify(from, &runs_of(newer));
         }
         if !older.is_empty() {
             let runs = runs_of(older).into_iter().map(|(run, ())| run).collect();
