@@ -16,5 +16,5 @@ pub mod view;
 
 pub use neighbourhood::Neighbourhood;
 pub use placement::Placement;
-pub use runs::{SlotRun, runs_of};
+pub use runs::{SlotRun, runs_of, runs_of_slots};
 pub use view::{View, Views};

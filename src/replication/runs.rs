@@ -31,6 +31,11 @@ pub fn runs_of<T: PartialEq>(slots: impl IntoIterator<Item = (Slot, T)>) -> Vec<
     runs
 }
 
+/// The same of slots alone.
+pub fn runs_of_slots(slots: impl IntoIterator<Item = Slot>) -> Vec<SlotRun> {
+    runs_of(slots.into_iter().map(|slot| (slot, ()))).into_iter().map(|(run, ())| run).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

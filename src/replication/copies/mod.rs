@@ -41,7 +41,6 @@ pub use self::recover::{Recovery, SURVEYED_AT_ONCE};
 use self::repair::Repair;
 pub use self::repair::{COMPARED_RANGES_MAX, COMPARED_SLOTS_MAX, REPAIR_RATE_DEFAULT};
 use super::chain::{Chain, MEMBERS_MAX};
-use super::runs::{SlotRun, runs_of};
 use super::view::{View, Views};
 use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Timers};
 use crate::data::{Answer, Cursor, Done, Hint, Key, KeySpace, Slot, Work};
@@ -228,8 +227,6 @@ pub struct Copies {
     pub(crate) mutation: Option<Mutation>,
 }
 
-/// Runs of slots whose views are told at once.
-const NOTICED_AT_ONCE: usize = 512;
 /// How often copies that are not at rest look after themselves.
 pub const MAINTAIN_INTERVAL: Span = Span::millis(25);
 
@@ -541,50 +538,6 @@ impl Copies {
                 if self.placing.leaves(now, from.incarnation) {
                     self.effects.push_back(CopiesEffect::Restless);
                 }
-            }
-        }
-    }
-
-    /// What this node tells of a slot's views.
-    fn views_of(&self, slot: Slot) -> Vec<View> {
-        match self.held.get(&slot) {
-            Some(held) => held.chain.views(),
-            None => self.views.get(slot).cloned().into_iter().collect(),
-        }
-    }
-
-    fn tell_views(&mut self, to: Contact, slot: Slot) {
-        let views = vec![(SlotRun { first: slot, count: 1 }, self.views_of(slot))];
-        self.send(to, CopyMessage::Notice { views });
-    }
-
-    /// Somebody speaks of a view that is not the newest here, or not served: it is told, or asked.
-    fn compare_views(&mut self, with: Contact, slot: Slot, epoch: u64) {
-        if self.view(slot).is_some_and(|view| view.epoch >= epoch) {
-            self.tell_views(with, slot);
-        } else {
-            self.send(with, CopyMessage::Query { runs: vec![SlotRun { first: slot, count: 1 }] });
-        }
-    }
-
-    fn on_query(&mut self, from: Contact, runs: &[SlotRun]) {
-        let slots = runs.iter().flat_map(|run| run.slots(self.space)).take(self.space.slots() as usize);
-        let known = slots.map(|slot| (slot, self.views_of(slot))).filter(|(_, views)| !views.is_empty());
-        let views = runs_of(known);
-        self.notify(from, &views);
-    }
-
-    /// Tells views, in messages that are not too large for a frame.
-    fn notify(&mut self, to: Contact, views: &[(SlotRun, Vec<View>)]) {
-        for views in views.chunks(NOTICED_AT_ONCE) {
-            self.send(to, CopyMessage::Notice { views: views.to_vec() });
-        }
-    }
-
-    fn on_notice(&mut self, now: Time, views: Vec<(SlotRun, Vec<View>)>) {
-        for (run, views) in views {
-            for slot in run.slots(self.space) {
-                self.hear(now, slot, &views);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::{Copies, CopiesEffect, Held, Timer};
 use crate::base::{Contact, Incarnation, Span, Time, Weight, between};
 use crate::data::Slot;
 use crate::replication::chain::is_majority;
-use crate::replication::{Neighbourhood, Placement, SlotRun, View, runs_of};
+use crate::replication::{Neighbourhood, Placement, SlotRun, View, runs_of_slots};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -174,13 +174,18 @@ impl Copies {
         self.find_owner(now, &lost);
         unknown.extend(&lost);
         // Others may have gone on while this node was away, without anybody who would tell it.
-        if !around.successors.is_empty() && std::mem::take(&mut self.placing.restored) {
+        let asks_all = self.placing.restored && !around.successors.is_empty();
+        if asks_all {
             unknown.extend(self.held.keys());
         }
         self.placing.lost = lost;
         unknown.sort_unstable();
         unknown.dedup();
-        self.query(now, around, &unknown);
+        let is_asked = self.query(now, around, &unknown);
+        if asks_all {
+            self.placing.restored = !is_asked;
+            self.effects.push_back(CopiesEffect::Restless);
+        }
         self.hear_own(now);
     }
 
@@ -213,7 +218,7 @@ impl Copies {
     fn place(&mut self, now: Time, around: &Neighbourhood<'_>, mut budget: usize) -> Vec<Slot> {
         let own: Vec<Slot> = around.own_slots(self.space, self.me.id).collect();
         let own_set: BTreeSet<Slot> = own.iter().copied().collect();
-        self.placing.own = runs_of(own.iter().map(|slot| (*slot, ()))).into_iter().map(|(run, ())| run).collect();
+        self.placing.own = runs_of_slots(own.iter().copied());
         // A view whose members are all gone is most likely one of long ago.
         let living = |view: &&View| view.members.iter().any(|member| !(around.is_lost)(member));
         let known = |slot: &Slot| Some((*slot, self.view(*slot).filter(living)?.clone()));
@@ -389,28 +394,27 @@ impl Copies {
         }
     }
 
-    /// Asks for views that are not known here.
-    fn query(&mut self, now: Time, around: &Neighbourhood<'_>, unknown: &[Slot]) {
+    /// Asks for views that are not known here. False if that is not due.
+    fn query(&mut self, now: Time, around: &Neighbourhood<'_>, unknown: &[Slot]) -> bool {
         if unknown.is_empty() {
             self.placing.unknown_since = None;
-            return;
+            return true;
         }
         let since = *self.placing.unknown_since.get_or_insert(now);
         if self.placing.queried.is_some_and(|at| now.since(at) < REPEAT_AFTER) {
-            return;
+            return false;
         }
         self.placing.queried = Some(now);
-        let runs: Vec<_> = runs_of(unknown.iter().map(|slot| (*slot, ()))).into_iter().map(|(run, ())| run).collect();
         let mut to = self.placing.around.clone();
         if now.since(since) >= ASK_ALL_AFTER {
             to.extend((around.members)());
         }
         to.sort_unstable();
         to.dedup();
-        let me = self.me;
-        for contact in to.into_iter().filter(|contact| *contact != me) {
-            self.send(contact, CopyMessage::Query { runs: runs.clone() });
+        for contact in to {
+            self.ask_views(contact, unknown);
         }
+        true
     }
 
     /// A leaver is replaced in every view, or left out where there is nobody else.

@@ -8,12 +8,14 @@ use super::message::CopyMessage;
 use super::{Copies, CopiesEffect, Held, Timer};
 use crate::base::{Contact, Span, Time, in_arc};
 use crate::data::Slot;
-use crate::replication::{SlotRun, View, runs_of};
+use crate::replication::{SlotRun, View, runs_of, runs_of_slots};
 
 /// Between two comparisons with somebody, from half of it to one and a half; while views change, and for a while after.
 const COMPARE_EVERY: Span = Span::secs(10);
 const COMPARE_SOON: Span = Span::secs(1);
 const CHANGES_LAST: Span = Span::secs(30);
+/// Runs of slots whose views are told at once.
+const NOTICED_AT_ONCE: usize = 512;
 /// Owners that are looked up at once, to be told of views.
 const OFFERS_MAX: usize = 8;
 
@@ -26,6 +28,50 @@ fn sum(all: impl Iterator<Item = (Slot, u64)>) -> u64 {
 }
 
 impl Copies {
+    /// What this node tells of a slot's views.
+    pub(super) fn views_of(&self, slot: Slot) -> Vec<View> {
+        match self.held.get(&slot) {
+            Some(held) => held.chain.views(),
+            None => self.views.get(slot).cloned().into_iter().collect(),
+        }
+    }
+
+    pub(super) fn tell_views(&mut self, to: Contact, slot: Slot) {
+        let views = vec![(SlotRun { first: slot, count: 1 }, self.views_of(slot))];
+        self.send(to, CopyMessage::Notice { views });
+    }
+
+    /// Somebody speaks of a view that is not the newest here, or not served: it is told, or asked.
+    pub(super) fn compare_views(&mut self, with: Contact, slot: Slot, epoch: u64) {
+        if self.view(slot).is_some_and(|view| view.epoch >= epoch) {
+            self.tell_views(with, slot);
+        } else {
+            self.ask_views(with, &[slot]);
+        }
+    }
+
+    pub(super) fn on_query(&mut self, from: Contact, runs: &[SlotRun]) {
+        let slots = runs.iter().flat_map(|run| run.slots(self.space)).take(self.space.slots() as usize);
+        let known = slots.map(|slot| (slot, self.views_of(slot))).filter(|(_, views)| !views.is_empty());
+        let views = runs_of(known);
+        self.notify(from, &views);
+    }
+
+    /// Tells views, in messages that are not too large for a frame.
+    fn notify(&mut self, to: Contact, views: &[(SlotRun, Vec<View>)]) {
+        for views in views.chunks(NOTICED_AT_ONCE) {
+            self.send(to, CopyMessage::Notice { views: views.to_vec() });
+        }
+    }
+
+    pub(super) fn on_notice(&mut self, now: Time, views: Vec<(SlotRun, Vec<View>)>) {
+        for (run, views) in views {
+            for slot in run.slots(self.space) {
+                self.hear(now, slot, &views);
+            }
+        }
+    }
+
     /// This is the owner of a slot, after that one on the circle. It is asked for those that this node has lost track of,
     /// and told of its own that it was looked up for.
     pub fn owner_found(&mut self, owner: Contact, before: Contact) {
@@ -49,8 +95,7 @@ impl Copies {
     /// Asks somebody for the views of these slots.
     pub fn ask_views(&mut self, of: Contact, slots: &[Slot]) {
         if of != self.me && !slots.is_empty() {
-            let runs = runs_of(slots.iter().map(|slot| (*slot, ()))).into_iter().map(|(run, ())| run).collect();
-            self.send(of, CopyMessage::Query { runs });
+            self.send(of, CopyMessage::Query { runs: runs_of_slots(slots.iter().copied()) });
         }
     }
 
@@ -151,7 +196,7 @@ impl Copies {
             for (slot, _) in run.slots(self.space).zip(&mut slots) {
                 match self.view(slot).map_or(0, |view| view.epoch).cmp(epoch) {
                     Ordering::Greater => newer.push((slot, self.views_of(slot))),
-                    Ordering::Less => older.push((slot, ())),
+                    Ordering::Less => older.push(slot),
                     Ordering::Equal => {}
                 }
             }
@@ -159,9 +204,6 @@ impl Copies {
         if !newer.is_empty() {
             self.notify(from, &runs_of(newer));
         }
-        if !older.is_empty() {
-            let runs = runs_of(older).into_iter().map(|(run, ())| run).collect();
-            self.send(from, CopyMessage::Query { runs });
-        }
+        self.ask_views(from, &older);
     }
 }
