@@ -34,7 +34,8 @@ impl SuccessorList {
     }
 
     /// Makes the list `[head] + tail`, cut to r and before it would come round to its owner. The tail is a peer's word:
-    /// it is cut at the first entry out of order. True if the list is another than before.
+    /// it is cut at the first entry out of order. True if the list is another than before, or names the whole ring now or no
+    /// longer.
     pub fn adopt(&mut self, head: Contact, tail: &[Contact]) -> bool {
         if head.id == self.me {
             return false;
@@ -42,7 +43,7 @@ impl SuccessorList {
         let mut list = Vec::with_capacity(self.length_max.min(tail.len() + 1));
         list.push(head);
         let mut end = head.id;
-        self.round = false;
+        let was_round = std::mem::take(&mut self.round);
         for &next in tail {
             if !between(end, next.id, self.me) {
                 self.round = next.id == self.me || between(end, self.me, next.id);
@@ -54,7 +55,7 @@ impl SuccessorList {
             list.push(next);
             end = next.id;
         }
-        let changed = list != self.list;
+        let changed = list != self.list || self.round != was_round;
         self.list = list;
         changed
     }

@@ -309,7 +309,9 @@ impl Election {
     }
 
     /// A member promises. What to ask all members to vote for, once enough have: what is already under way goes before
-    /// one's own wish. And only once a majority has the records of the present view, or the next would have none.
+    /// one's own wish. And only once a majority has the records of the present view, or the next would have none. Where
+    /// fewer are to go on than before, all of those have to be there: of two that are left over one that has died would
+    /// leave nobody who may decide.
     pub fn promised(&mut self, from: Incarnation, promise: Promise) -> Option<Members> {
         if self.proposed || !self.of.has(from) || self.promised.iter().any(|(who, _)| *who == from) {
             return None;
@@ -322,6 +324,12 @@ impl Election {
         let bids = self.promised.iter().filter_map(|(_, promise)| promise.accepted.as_ref());
         if let Some((_, members)) = bids.max_by_key(|(turn, _)| *turn) {
             self.wish = Arc::clone(members);
+        } else if self.wish.len() < self.of.members.len() {
+            let has_promised = |member: &Contact| self.promised.iter().any(|(who, _)| *who == member.incarnation);
+            let goes_on = self.wish.iter().filter(|member| self.of.has(member.incarnation));
+            if !goes_on.into_iter().all(has_promised) {
+                return None;
+            }
         }
         self.proposed = true;
         Some(Arc::clone(&self.wish))

@@ -74,6 +74,11 @@ impl Placement {
         self.rows[from..from + self.replicas].iter().map(|at| contact(usize::from(*at))).collect()
     }
 
+    /// Who is to hold a slot in the place of those who cannot, the best first.
+    pub fn instead(&self, slot: Slot) -> impl Iterator<Item = Contact> {
+        self.ranked(slot).into_iter().map(|at| self.candidates[at].contact)
+    }
+
     /// All that may hold a slot, the best first.
     fn ranked(&self, slot: Slot) -> Vec<usize> {
         let place = self.space.last_id(slot);

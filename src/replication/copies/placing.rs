@@ -239,7 +239,10 @@ impl Copies {
                 continue;
             };
             self.placing.settled.to_move += 1;
-            if budget > 0 && self.wish(now, *slot, view, next) {
+            // Who leaves must replace whoever is missing before it can go, and does so by itself.
+            let is_left = view.members.iter().any(|who| self.placing.leaving.contains_key(&who.incarnation));
+            let is_left_to_it = is_left && view.members.iter().any(|who| missing.contains(who));
+            if budget > 0 && !is_left_to_it && self.wish(now, *slot, view, next) {
                 budget -= 1;
             }
         }
@@ -264,10 +267,10 @@ impl Copies {
         let last = around.successors.last().map_or(me.id, |last| last.id);
         // Others may be there though this node does not know of them, but not between those whom it knows.
         let is_short = around.successors.len() + 1 < around.reach;
+        self.placing.before.extend(around.predecessor);
         let would_be_known =
             |who: &Contact| around.is_whole || is_short || between(me.id, who.id, last) || !(around.answers)(who);
         let members = views.iter().flat_map(|(_, view)| view.members.iter());
-        self.placing.before.extend(around.predecessor);
         let others = self.placing.seen.keys().chain(&self.placing.before);
         let members: BTreeSet<Contact> = members.chain(others).copied().collect();
         let is_missing = |who: &Contact| who.incarnation != me.incarnation && !around.has(who) && would_be_known(who);
@@ -318,17 +321,24 @@ impl Copies {
         around: &Neighbourhood<'_>,
         missing: &BTreeSet<Contact>,
     ) -> Option<Vec<Contact>> {
-        let best = self.placing.placement.as_ref()?.of(slot);
+        let placement = self.placing.placement.as_ref()?;
+        let best = placement.of(slot);
         let wanted = best.len();
+        let lacks = best.iter().any(|who| missing.contains(who) && !view.has(who.incarnation));
         // Who is a member already may stay so for a while though it does not answer.
         let may = |who: &Contact| !missing.contains(who) && (view.has(who.incarnation) || (around.answers)(who));
         let kept: Vec<Contact> = view.members.iter().filter(|who| missing.contains(who)).copied().collect();
         let mut wished: Vec<Contact> = best.into_iter().filter(may).take(wanted.saturating_sub(kept.len())).collect();
-        // In the place of those who cannot come yet stays who is there.
-        for member in view.members.iter().filter(|who| may(who) && !self.is_unwanted(who, around)) {
-            let is_new = wished.iter().all(|who| who.incarnation != member.incarnation);
-            if wished.len() + kept.len() < wanted && is_new {
-                wished.push(*member);
+        // In the place of those who cannot come yet stays who is there, or else the next best come: a place is kept for a
+        // missing node only where it holds something.
+        let stays = view.members.iter().filter(|who| may(who) && !self.is_unwanted(who, around)).copied();
+        let next_best = std::iter::once_with(|| placement.instead(slot)).filter(|_| lacks).flatten().filter(may);
+        let mut others = stays.chain(next_best);
+        while wished.len() + kept.len() < wanted
+            && let Some(other) = others.next()
+        {
+            if wished.iter().all(|who| who.incarnation != other.incarnation) {
+                wished.push(other);
             }
         }
         wished.extend(kept);
@@ -434,21 +444,27 @@ impl Copies {
         let is_willing = |c: &&Contact| (around.answers)(c) && !self.is_unwanted(c, around) && **c != me;
         let willing: Vec<Contact> = around.successors.iter().filter(is_willing).copied().collect();
         let views: Vec<(Slot, View)> =
-            self.held.keys().filter_map(|slot| Some((*slot, self.served(*slot)?.clone()))).collect();
+            self.held.keys().filter_map(|slot| Some((*slot, self.view(*slot)?.clone()))).collect();
         let mut is_stranded = false;
         for (slot, view) in views {
-            self.placing.settled.to_move += 1;
+            let is_member = view.has(me.incarnation);
+            if is_member && self.served(slot).is_none() {
+                continue;
+            }
             // All members of the next view must have the records before this one may forget them: whoever does not answer is
-            // replaced first.
+            // replaced first, and also by those who go on without this one.
             let silent = view.members.iter().find(|member| **member != me && !(around.answers)(member));
-            let goes = silent.copied().unwrap_or(me);
+            let Some(goes) = silent.copied().or(is_member.then_some(me)) else { continue };
+            self.placing.settled.to_move += 1;
             let mut next: Vec<Contact> = view.members.iter().filter(|member| **member != goes).copied().collect();
             let best = self.placing.placement.as_ref().map_or_else(Vec::new, |placement| placement.of(slot));
             let best = best.into_iter().filter(|who| willing.contains(who));
             next.extend(best.chain(willing.iter().copied()).find(|contact| !view.has(contact.incarnation)));
-            is_stranded |= next.is_empty();
-            let living = next.iter().filter(|contact| !self.is_unwanted(contact, around)).count();
-            is_stranded |= living == 0 && is_majority(1, &view);
+            if is_member {
+                is_stranded |= next.is_empty();
+                let living = next.iter().filter(|contact| !self.is_unwanted(contact, around)).count();
+                is_stranded |= living == 0 && is_majority(1, &view);
+            }
             if budget > 0 && !next.is_empty() && self.wish(now, slot, &view, next) {
                 budget -= 1;
             }
