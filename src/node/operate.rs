@@ -116,12 +116,14 @@ impl ChordNode {
                 task.looking = false;
                 let me = self.inside.as_ref().map(|inside| inside.overlay.me());
                 if Some(answer.owner) == me {
+                    task.turn += 1;
                     return self.pause(LOST_PAUSE);
                 }
                 self.ask_operate(now, id, task, answer.owner)
             }
             Wake::Found(Err(_)) => {
                 task.looking = false;
+                task.turn += 1;
                 self.pause(LOST_PAUSE)
             }
             Wake::Lost { .. } => {
@@ -188,10 +190,12 @@ impl ChordNode {
             }
             Some(member) => self.ask_operate(now, id, task, *member),
             None => {
-                task.turn += 1;
                 if !inside.overlay.standing().is_member() {
+                    task.turn += 1;
                     return self.pause(LOST_PAUSE);
                 }
+                // The turn is over with the answer of the owner, or without one: counted twice, the only member of a view would
+                // never be asked again.
                 task.looking = true;
                 inside.overlay.lookup(now.mono, id, inside.owner_target(task.place.slot));
                 Next::Wait

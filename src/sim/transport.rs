@@ -241,8 +241,8 @@ impl World {
         })
     }
 
-    pub(super) fn arrives(&mut self, from: HostId, from_life: u32, to: HostId, life: u32, bytes: &[u8]) {
-        let sender = self.host(from);
+    pub(super) fn arrives(&mut self, host: HostId, from_life: u32, to: HostId, life: u32, bytes: &[u8]) {
+        let sender = self.host(host);
         // What a dead process sent may still arrive; what was sent to one may not.
         if !self.lives(to, life) || sender.life != from_life {
             return;
@@ -255,7 +255,7 @@ impl World {
             other => panic!("one frame was sent, {other:?} arrived"),
         };
         let now = self.now;
-        if let Some(link) = self.host_mut(to).links.get_mut(&from) {
+        if let Some(link) = self.host_mut(to).links.get_mut(&host) {
             link.used = now;
         }
         self.counters.messages += 1;
@@ -264,13 +264,17 @@ impl World {
         let from = self.ids.contact(addr, incarnation);
         let input = match packet {
             Ok(Packet::Message(message)) => Input::Message { from, message },
-            Ok(Packet::Goodbye) => Input::Goodbye(from),
+            Ok(Packet::Goodbye) => {
+                self.host_mut(to).links.remove(&host);
+                Input::Goodbye(from)
+            }
             other => panic!("our own codec does not understand itself: {other:?}"),
         };
         self.with_node(to, |node, now| node.handle_input(now, input));
     }
 
-    /// A leaver tells everybody it is connected to; the words before it arrive before it.
+    /// A leaver tells everybody it is connected to, and closes; the words before it arrive before it. Whoever has heard it and
+    /// has still something to say dials, and is refused.
     pub(super) fn say_goodbye(&mut self, host: HostId) {
         let open = |link: &Link| matches!(link.state, LinkState::Open);
         let peers: Vec<HostId> =
@@ -280,6 +284,7 @@ impl World {
             encode(&Packet::Goodbye, &mut bytes);
             self.transmit(host, peer, Frame { bytes, of_ring: false });
         }
+        self.host_mut(host).links.clear();
     }
 }
 

@@ -526,7 +526,10 @@ impl World {
                     self.counters.left += 1;
                     // It has nothing any more, and is nobody.
                     self.host_mut(host).disk = None;
-                    self.say_goodbye(host);
+                }
+                match stop {
+                    Stop::Left | Stop::DrainTimeout { .. } | Stop::Stranded { .. } => self.say_goodbye(host),
+                    Stop::Fatal(_) => self.break_links(host),
                 }
                 self.host_mut(host).stopped = Some(stop);
                 self.end_process(host);

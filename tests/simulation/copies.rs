@@ -56,6 +56,30 @@ fn join_between_under_load_and_leaver_drains() {
     });
 }
 
+/// Where each key has one copy only, whoever is asked in vain while it moves is asked again after the owner.
+#[test]
+fn the_only_copy_of_a_key_is_asked_again() {
+    for_seeds("the_only_copy_of_a_key_is_asked_again", 10, |seed| {
+        let mut config = WorldConfig::new(seed);
+        config.wishes = Wishes { replicas: Some(1), slot_bits: Some(5), ..Wishes::default() };
+        config.check = Check::Nodes;
+        config.disk = DiskConfig { work_max: Span::millis(60), durable: false };
+        let mut world = World::new(config);
+        let mut hosts = grow(&mut world, 4);
+        let mut clients = Clients::default();
+        for _ in 0..4 {
+            let seeds = [hosts[world.rng().index(hosts.len())]];
+            hosts.push(world.start(&seeds));
+            let through = hosts[..hosts.len() - 1].to_vec();
+            write_for_a_while(&mut world, &mut clients, &through, 300);
+            rest(&mut world, Span::secs(30));
+        }
+        read_all(&mut world, &mut clients, hosts[0]);
+        assert!(clients.tally.reads_failed + clients.tally.writes_failed == 0, "{:?}", clients.tally);
+        assert!(clients.tally.writes > 200, "{:?}", clients.tally);
+    });
+}
+
 /// One of five dies for good, then another, when its copies are replaced: nothing is lost, whatever they held.
 #[test]
 fn members_die_one_after_the_other_and_nothing_is_lost() {

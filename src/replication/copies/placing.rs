@@ -441,8 +441,10 @@ impl Copies {
             }
         }
         self.weigh(around, &BTreeSet::new());
-        let is_willing = |c: &&Contact| (around.answers)(c) && !self.is_unwanted(c, around) && **c != me;
-        let willing: Vec<Contact> = around.successors.iter().filter(is_willing).copied().collect();
+        let is_willing = |c: &Contact| (around.answers)(c) && !self.is_unwanted(c, around) && *c != me;
+        // Those next to it may all leave, too.
+        let others = around.predecessor.into_iter().chain((around.members)());
+        let willing: Vec<Contact> = around.successors.iter().copied().chain(others).filter(is_willing).collect();
         let views: Vec<(Slot, View)> =
             self.held.keys().filter_map(|slot| Some((*slot, self.view(*slot)?.clone()))).collect();
         let mut is_stranded = false;
