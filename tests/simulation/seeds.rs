@@ -1,6 +1,8 @@
 //! Fixed and fresh seeds, and what is said of one that fails.
 
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Runs `run` for seeds 1 to `fixed`, then for as many fresh ones; names the seed of a failure.
@@ -18,6 +20,22 @@ pub fn for_fixed_seeds(name: &str, fixed: u64, run: impl Fn(u64)) {
 /// a failure.
 pub fn for_fresh_seeds(name: &str, found: &[u64], fresh: u64, run: impl Fn(u64)) {
     each(name, (1..=20).chain(found.iter().copied()).chain(fresh_seeds(fresh)), run);
+}
+
+/// The same on all cores, for what takes longest: the last of the tests would else have one for itself.
+pub fn for_fresh_seeds_on_all_cores(name: &str, found: &[u64], fresh: u64, run: impl Fn(u64) + Sync) {
+    let seeds: Vec<u64> = (1..=20).chain(found.iter().copied()).chain(fresh_seeds(fresh)).collect();
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let (run, part) = (&run, |core| seeds.iter().copied().skip(core).step_by(cores));
+    if number("CHORDKV_SEED").is_some() {
+        return each(name, part(0), run);
+    }
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|core| scope.spawn(move || each(name, part(core), run))).collect();
+        for thread in threads {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+    });
 }
 
 fn each(name: &str, seeds: impl Iterator<Item = u64>, run: impl Fn(u64)) {

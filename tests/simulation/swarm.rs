@@ -1,12 +1,12 @@
 //! Thousands of random runs, each some hundred events long. See `chordkv::sim::swarm` for the two modes.
 
-use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 
 use chordkv::sim::Counters;
 use chordkv::sim::swarm::{Event, Mode, Outcome, play, script, shrink};
 
-use crate::seeds::for_fresh_seeds;
+use crate::seeds::for_fresh_seeds_on_all_cores;
 
 /// Seeds that once found a wrong answer to a lookup; the last but two found a member that left while the checks at the end
 /// ran, the last but one two rings with one contact between them, whose turn comes with that of thirty others, the last one
@@ -53,21 +53,20 @@ fn run(name: &str, seed: u64, mode: Mode) -> Outcome {
 }
 
 fn sum(name: &str, mode: Mode) -> Counters {
-    let total = RefCell::new(Counters::default());
-    let slowest = RefCell::new(Outcome::default());
-    let (runs, introduced) = (Cell::new(0_u64), Cell::new(0_u64));
-    for_fresh_seeds(name, &FOUND, 1_000, |seed| {
+    let outcomes = Mutex::new(Vec::new());
+    for_fresh_seeds_on_all_cores(name, &FOUND, 1_000, |seed| {
         let outcome = run(name, seed, mode);
-        total.borrow_mut().add(&outcome.counters);
-        runs.set(runs.get() + 1);
-        introduced.set(introduced.get() + u64::from(outcome.introduced));
-        if outcome.whole_after > slowest.borrow().whole_after {
-            *slowest.borrow_mut() = outcome;
-        }
+        outcomes.lock().expect("nobody fails here").push(outcome);
     });
-    let total = total.into_inner();
-    println!("{name}: {total:?}; whole at the latest {} after the last fault", slowest.into_inner().whole_after);
-    assert!(introduced.get() * 20 <= runs.get(), "rings lose sight of each other: {} times", introduced.get());
+    let outcomes = outcomes.into_inner().expect("nobody fails here");
+    let mut total = Counters::default();
+    for outcome in &outcomes {
+        total.add(&outcome.counters);
+    }
+    let slowest = outcomes.iter().map(|outcome| outcome.whole_after).max().unwrap_or_default();
+    println!("{name}: {total:?}; whole at the latest {slowest} after the last fault");
+    let introduced = outcomes.iter().filter(|outcome| outcome.introduced).count();
+    assert!(introduced * 20 <= outcomes.len(), "rings lose sight of each other: {introduced} times");
     total
 }
 
