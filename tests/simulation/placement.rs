@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chordkv::base::{Contact, Incarnation, Span, Weight};
 use chordkv::node::Wishes;
+use chordkv::sim::clients::Clients;
 use chordkv::sim::{Check, DiskConfig, HostId, World, WorldConfig};
 
 use crate::rings::grow;
@@ -166,6 +167,35 @@ fn a_rolling_restart_moves_no_data() {
             rest(&mut world, Span::secs(30));
             assert_eq!(world.holders(), before, "all is as before");
         }
+    });
+}
+
+/// Slots go to a newcomer many at a time, but few while keys are read and written.
+#[test]
+fn slots_move_a_few_at_a_time_while_there_are_users() {
+    for_seeds("slots_move_a_few_at_a_time_while_there_are_users", 2, |seed| {
+        let [alone, beside_users] = [false, true].map(|has_users| {
+            let mut world = world(seed, 10, 16);
+            let hosts = grow(&mut world, 5);
+            rest(&mut world, Span::secs(30));
+            let newcomer = world.start(&[hosts[0]]);
+            let (mut clients, mut most) = (Clients::default(), 0);
+            for _ in 0..2_000 {
+                if has_users {
+                    let host = hosts[world.rng().index(5)];
+                    clients.act(&mut world, host, 400);
+                }
+                world.run_for(Span::millis(5));
+                clients.judge(&mut world);
+                let copies = world.node(newcomer).and_then(|node| node.copies());
+                most = most.max(copies.map_or(0, |copies| copies.held() - copies.serving().count()));
+            }
+            assert!(world.is_ideal(), "{}", world.describe());
+            assert_eq!(clients.tally.reads_failed + clients.tally.writes_failed, 0, "{:?}", clients.tally);
+            most
+        });
+        // The newcomer does not know of users before it holds something, and wishes for its own slots.
+        assert!(beside_users * 2 < alone, "at most {beside_users} at a time beside users, else {alone}");
     });
 }
 

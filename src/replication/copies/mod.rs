@@ -432,6 +432,7 @@ impl Copies {
                 }
             }
             Some(Awaited::Answer { to, number, changed }) => {
+                self.placing.asked(now);
                 self.look_for_damage(&done);
                 if let Some(answer) = voted(done) {
                     if let Some((key, hint)) = changed.filter(|_| answer == Ok(Answer::Accepted)).map(|of| *of) {

@@ -124,6 +124,7 @@ impl Operations {
 impl Copies {
     /// Coordinates an operation; the asker hears of it by [`CopiesEffect::Ran`], or here and now.
     pub fn run(&mut self, now: Now, asker: u64, place: &Place, operation: Operation) -> Option<Ran> {
+        self.placing.asked(now.mono);
         self.enter(now, asker, place, operation, (false, now.mono + TRY_FOR))
     }
 

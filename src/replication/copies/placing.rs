@@ -45,6 +45,8 @@ pub(super) struct Placing {
     /// Slots that this node coordinates and whose owners may not know that; the latest that another was offered of.
     pub untold: BTreeSet<Slot>,
     pub offered: Option<Slot>,
+    // When a key was last read or written here.
+    asked: Option<Time>,
     said_leaving: Option<Time>,
     stranded_since: Option<Time>,
     settled: Settled,
@@ -73,6 +75,10 @@ pub struct Settled {
 pub(super) const MOVES_MAX: usize = 32;
 /// Wishes that others are to heed at a time.
 const WISHES_MAX: usize = 8 * MOVES_MAX;
+/// The same while keys of this node are read or written, or were a while ago: users should not notice that slots move.
+const MOVES_BESIDE_USERS: usize = 2;
+const WISHES_BESIDE_USERS: usize = 3 * MOVES_BESIDE_USERS;
+const USERS_STAY: Span = Span::secs(1);
 /// So many times that where round trips take so many times as long as this.
 const MOVES_MORE: usize = 4;
 const SLOW: Span = Span::millis(100);
@@ -90,6 +96,15 @@ const LEAVING_FOR: Span = Span::secs(10);
 const STRANDED_AFTER: Span = Span::secs(2);
 
 impl Placing {
+    /// Somebody has read or written a key here.
+    pub fn asked(&mut self, now: Time) {
+        self.asked = Some(now);
+    }
+
+    fn is_asked(&self, now: Time) -> bool {
+        self.asked.is_some_and(|at| now.since(at) < USERS_STAY)
+    }
+
     /// This node has begun to leave.
     pub fn is_leaving(&self) -> bool {
         self.said_leaving.is_some()
@@ -155,7 +170,8 @@ impl Copies {
         let moving = self.held.values().filter(|held| held.election.is_some() || held.inviting.is_some()).count();
         // Each takes some round trips.
         let slow = usize::try_from(around.round_trip.0 / SLOW.0).unwrap_or(usize::MAX);
-        let budget = (MOVES_MAX * slow.clamp(1, MOVES_MORE)).saturating_sub(moving);
+        let moves_max = if self.placing.is_asked(now) { MOVES_BESIDE_USERS } else { MOVES_MAX };
+        let budget = (moves_max * slow.clamp(1, MOVES_MORE)).saturating_sub(moving);
         self.compare_later(now);
         let mut unknown = Vec::new();
         if around.leaving {
@@ -225,10 +241,16 @@ impl Copies {
         let views: Vec<(Slot, View)> = own.iter().filter_map(known).collect();
         let missing = self.note_missing(now, around, &views);
         self.weigh(around, &missing);
-        let invited = &self.invited;
-        self.placing.wished.retain(|slot, _| own_set.contains(slot) || invited.contains_key(slot));
+        // What has been heeded is under way no more; whoever was invited wishes for slots of others, too.
+        let (invited, held, heard) = (&self.invited, &self.held, &self.views);
+        let newest = |slot: Slot| held.get(&slot).and_then(|held| held.chain.newest()).or_else(|| heard.get(slot));
+        self.placing.wished.retain(|slot, wished| {
+            (own_set.contains(slot) || invited.contains_key(slot))
+                && newest(*slot).is_none_or(|view| view.epoch <= wished.epoch)
+        });
         let is_told = |wished: &&Wished| now.since(wished.since) < REPEAT_AFTER;
-        budget = budget.min(WISHES_MAX.saturating_sub(self.placing.wished.values().filter(is_told).count()));
+        let wishes_max = if self.placing.is_asked(now) { WISHES_BESIDE_USERS } else { WISHES_MAX };
+        budget = budget.min(wishes_max.saturating_sub(self.placing.wished.values().filter(is_told).count()));
         // Begun anywhere, so that those that come to nothing are not in the way of the others.
         let from = self.rng.index(views.len().max(1));
         for (slot, view) in views[from..].iter().chain(&views[..from]) {
