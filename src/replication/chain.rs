@@ -326,8 +326,8 @@ impl Election {
             self.wish = Arc::clone(members);
         } else if self.wish.len() < self.of.members.len() {
             let has_promised = |member: &Contact| self.promised.iter().any(|(who, _)| *who == member.incarnation);
-            let goes_on = self.wish.iter().filter(|member| self.of.has(member.incarnation));
-            if !goes_on.into_iter().all(has_promised) {
+            let mut go_on = self.wish.iter().filter(|member| self.of.has(member.incarnation));
+            if !go_on.all(has_promised) {
                 return None;
             }
         }
@@ -436,6 +436,21 @@ mod tests {
         assert_eq!(later.voted(who(3)), Some(first));
         assert_eq!(later.voted(who(2)), None, "it was decided before");
         assert!(voters[1].prepare(1, turn(1, 1)).is_some_and(|promise| promise.is_err()), "said twice");
+    }
+
+    #[test]
+    fn fewer_go_on_only_if_all_of_them_promise() {
+        let of = view(1, &[1, 2, 3]);
+        let mut election = Election::new(of.clone(), turn(1, 1), view(2, &[2, 3]).members);
+        let promise = |accepted| Promise { accepted, complete: true };
+        assert_eq!(election.promised(who(1), promise(None)), None);
+        assert_eq!(election.promised(who(2), promise(None)), None, "3 may be dead, and 2 alone would be no majority");
+        assert!(election.promised(who(3), promise(None)).is_some());
+        // What may be decided already is proposed all the same.
+        let bid = (turn(1, 1), view(2, &[2, 3]).members);
+        let mut later = Election::new(of, turn(2, 1), view(2, &[1, 2]).members);
+        assert_eq!(later.promised(who(1), promise(None)), None);
+        assert_eq!(later.promised(who(2), promise(Some(bid.clone()))), Some(bid.1));
     }
 
     #[test]

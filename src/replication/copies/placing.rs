@@ -168,10 +168,10 @@ impl Copies {
         self.recover_more(now);
         self.placing.settled.changing += self.damaged() + self.to_recover();
         let moving = self.held.values().filter(|held| held.election.is_some() || held.inviting.is_some()).count();
-        // Each takes some round trips.
-        let slow = usize::try_from(around.round_trip.0 / SLOW.0).unwrap_or(usize::MAX);
-        let moves_max = if self.placing.is_asked(now) { MOVES_BESIDE_USERS } else { MOVES_MAX };
-        let budget = (moves_max * slow.clamp(1, MOVES_MORE)).saturating_sub(moving);
+        // Whoever leaves has not long.
+        let beside_users = self.placing.is_asked(now) && !around.leaving;
+        let moves_max = if beside_users { MOVES_BESIDE_USERS } else { MOVES_MAX };
+        let budget = (moves_max * self.slowness()).saturating_sub(moving);
         self.compare_later(now);
         let mut unknown = Vec::new();
         if around.leaving {
@@ -203,6 +203,11 @@ impl Copies {
             self.effects.push_back(CopiesEffect::Restless);
         }
         self.hear_own(now);
+    }
+
+    /// How many times as many changes as usual may be under way: each takes some round trips.
+    fn slowness(&self) -> usize {
+        usize::try_from(self.round_trip.0 / SLOW.0).unwrap_or(usize::MAX).clamp(1, MOVES_MORE)
     }
 
     /// How far the slots are from where they belong; as of the last [`Copies::maintain`].
@@ -249,7 +254,7 @@ impl Copies {
                 && newest(*slot).is_none_or(|view| view.epoch <= wished.epoch)
         });
         let is_told = |wished: &&Wished| now.since(wished.since) < REPEAT_AFTER;
-        let wishes_max = if self.placing.is_asked(now) { WISHES_BESIDE_USERS } else { WISHES_MAX };
+        let wishes_max = if self.placing.is_asked(now) { WISHES_BESIDE_USERS * self.slowness() } else { WISHES_MAX };
         budget = budget.min(wishes_max.saturating_sub(self.placing.wished.values().filter(is_told).count()));
         // Begun anywhere, so that those that come to nothing are not in the way of the others.
         let from = self.rng.index(views.len().max(1));
@@ -354,7 +359,7 @@ impl Copies {
         // In the place of those who cannot come yet stays who is there, or else the next best come: a place is kept for a
         // missing node only where it holds something.
         let stays = view.members.iter().filter(|who| may(who) && !self.is_unwanted(who, around)).copied();
-        let next_best = std::iter::once_with(|| placement.instead(slot)).filter(|_| lacks).flatten().filter(may);
+        let next_best = lacks.then(|| placement.instead(slot)).into_iter().flatten().filter(may);
         let mut others = stays.chain(next_best);
         while wished.len() + kept.len() < wanted
             && let Some(other) = others.next()
