@@ -169,8 +169,7 @@ impl Copies {
         self.placing.settled.changing += self.damaged() + self.to_recover();
         let moving = self.held.values().filter(|held| held.election.is_some() || held.inviting.is_some()).count();
         // Whoever leaves has not long.
-        let beside_users = self.placing.is_asked(now) && !around.leaving;
-        let moves_max = if beside_users { MOVES_BESIDE_USERS } else { MOVES_MAX };
+        let moves_max = if self.is_beside_users(now) && !around.leaving { MOVES_BESIDE_USERS } else { MOVES_MAX };
         let budget = (moves_max * self.slowness()).saturating_sub(moving);
         self.compare_later(now);
         let mut unknown = Vec::new();
@@ -208,6 +207,11 @@ impl Copies {
     /// How many times as many changes as usual may be under way: each takes some round trips.
     fn slowness(&self) -> usize {
         usize::try_from(self.round_trip.0 / SLOW.0).unwrap_or(usize::MAX).clamp(1, MOVES_MORE)
+    }
+
+    /// Whether changes of view would be noticed: on slow links they mostly wait.
+    fn is_beside_users(&self, now: Time) -> bool {
+        self.placing.is_asked(now) && self.slowness() == 1
     }
 
     /// How far the slots are from where they belong; as of the last [`Copies::maintain`].
@@ -254,7 +258,7 @@ impl Copies {
                 && newest(*slot).is_none_or(|view| view.epoch <= wished.epoch)
         });
         let is_told = |wished: &&Wished| now.since(wished.since) < REPEAT_AFTER;
-        let wishes_max = if self.placing.is_asked(now) { WISHES_BESIDE_USERS * self.slowness() } else { WISHES_MAX };
+        let wishes_max = if self.is_beside_users(now) { WISHES_BESIDE_USERS } else { WISHES_MAX };
         budget = budget.min(wishes_max.saturating_sub(self.placing.wished.values().filter(is_told).count()));
         // Begun anywhere, so that those that come to nothing are not in the way of the others.
         let from = self.rng.index(views.len().max(1));
