@@ -27,6 +27,15 @@ fn rest(world: &mut World, limit: Span) {
     assert!(ideal, "{}", world.describe());
 }
 
+/// One more node comes in while users do so many things through the others.
+fn join_under_load(world: &mut World, clients: &mut Clients, hosts: &mut Vec<HostId>, operations: u64) {
+    let through = hosts.clone();
+    let seeds = [hosts[world.rng().index(hosts.len())]];
+    hosts.push(world.start(&seeds));
+    write_for_a_while(world, clients, &through, operations);
+    rest(world, Span::secs(30));
+}
+
 /// Nobody fails: nodes come in and leave in order while users read and write.
 #[test]
 fn join_between_under_load_and_leaver_drains() {
@@ -35,11 +44,7 @@ fn join_between_under_load_and_leaver_drains() {
         let mut hosts = grow(&mut world, 1);
         let mut clients = Clients::default();
         for _ in 0..5 {
-            let seeds = [hosts[world.rng().index(hosts.len())]];
-            hosts.push(world.start(&seeds));
-            let through = hosts[..hosts.len() - 1].to_vec();
-            write_for_a_while(&mut world, &mut clients, &through, 100);
-            rest(&mut world, Span::secs(30));
+            join_under_load(&mut world, &mut clients, &mut hosts, 100);
         }
         read_all(&mut world, &mut clients, hosts[0]);
         for _ in 0..4 {
@@ -68,11 +73,7 @@ fn the_only_copy_of_a_key_is_asked_again() {
         let mut hosts = grow(&mut world, 4);
         let mut clients = Clients::default();
         for _ in 0..4 {
-            let seeds = [hosts[world.rng().index(hosts.len())]];
-            hosts.push(world.start(&seeds));
-            let through = hosts[..hosts.len() - 1].to_vec();
-            write_for_a_while(&mut world, &mut clients, &through, 300);
-            rest(&mut world, Span::secs(30));
+            join_under_load(&mut world, &mut clients, &mut hosts, 300);
         }
         read_all(&mut world, &mut clients, hosts[0]);
         assert!(clients.tally.reads_failed + clients.tally.writes_failed == 0, "{:?}", clients.tally);

@@ -255,12 +255,7 @@ fn all_r_successors_crash() {
 #[test]
 fn neighbours_that_all_leave_at_once_leave_no_key_behind() {
     for_seeds("neighbours_that_all_leave_at_once_leave_no_key_behind", 20, |seed| {
-        let mut config = WorldConfig::new(seed);
-        // Also where all whom a list names leave.
-        let successors = if seed.is_multiple_of(2) { Some(2) } else { None };
-        config.check = if successors.is_some() { Check::Nodes } else { config.check };
-        config.wishes = Wishes { successors, slot_bits: Some(6), ..Wishes::default() };
-        let mut world = World::new(config);
+        let mut world = world(seed);
         let hosts = ring_of(&mut world, 8);
         let mut clients = Clients::default();
         for n in 0..200 {

@@ -251,12 +251,12 @@ impl Copies {
         let missing = self.note_missing(now, around, &views);
         self.weigh(around, &missing);
         // What has been heeded is under way no more; whoever was invited wishes for slots of others, too.
-        let (invited, held, heard) = (&self.invited, &self.held, &self.views);
-        let newest = |slot: Slot| held.get(&slot).and_then(|held| held.chain.newest()).or_else(|| heard.get(slot));
-        self.placing.wished.retain(|slot, wished| {
-            (own_set.contains(slot) || invited.contains_key(slot))
-                && newest(*slot).is_none_or(|view| view.epoch <= wished.epoch)
+        let mut wished = std::mem::take(&mut self.placing.wished);
+        wished.retain(|slot, wished| {
+            (own_set.contains(slot) || self.invited.contains_key(slot))
+                && self.view(*slot).is_none_or(|view| view.epoch <= wished.epoch)
         });
+        self.placing.wished = wished;
         let is_told = |wished: &&Wished| now.since(wished.since) < REPEAT_AFTER;
         let wishes_max = if self.is_beside_users(now) { WISHES_BESIDE_USERS } else { WISHES_MAX };
         budget = budget.min(wishes_max.saturating_sub(self.placing.wished.values().filter(is_told).count()));
