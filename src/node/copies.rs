@@ -21,6 +21,8 @@ impl ChordNode {
     pub(super) fn on_copies_effect(&mut self, now: Now, effect: CopiesEffect) {
         match effect {
             CopiesEffect::Send { to, message } => {
+                // Views name a member's place of their time: where all have moved, nobody is left there to decide otherwise.
+                let to = self.inside.as_ref().map_or(to, |inside| inside.overlay.whereabouts(to));
                 self.outputs.push_back(Output::Send { to, message: Message::Copies(message) });
                 return;
             }

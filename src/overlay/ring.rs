@@ -267,6 +267,15 @@ impl Overlay {
         self.peers.all_lost_it() && !self.others_carry_on()
     }
 
+    /// Where a member is now: its process may have come back at another place than it was known at.
+    pub fn whereabouts(&self, member: Contact) -> Contact {
+        if member == self.me || self.peers.get(&member).is_some_and(|peer| !peer.is_suspect()) {
+            return member;
+        }
+        let is_it = |contact: &Contact| contact.incarnation == member.incarnation && *contact != member;
+        self.peers.contacts().find(|contact| is_it(contact) && self.answers(contact)).unwrap_or(member)
+    }
+
     /// Whether the predecessor was asked to close the ring behind this node.
     pub fn is_departing(&self) -> bool {
         self.timers.get(Timer::Depart).is_some() || self.is_asking(|ask| *ask == Ask::Depart)

@@ -54,6 +54,37 @@ fn keys_and_their_etags_outlive_a_killed_process() {
     node.has_not_panicked();
 }
 
+/// What happens to containers that get an address on every start: each view names places where nobody is any more.
+#[test]
+fn nodes_that_all_come_back_at_other_addresses_serve_what_they_stored() {
+    let _turn = side_by_side();
+    let dirs = [(); 5].map(|()| tempfile::tempdir().expect("a directory"));
+    let start = || {
+        let first = Node::create(&flags(dirs[0].path()));
+        let seed = first.peers;
+        let mut nodes = vec![first];
+        nodes.extend(dirs[1..].iter().map(|dir| Node::join(seed, &flags(dir.path()))));
+        wait_settled(nodes[0].http, 5, PATIENCE);
+        nodes
+    };
+    let mut nodes = start();
+    let mut client = nodes[0].client();
+    for n in 0..100 {
+        client.put(format!("key-{n}").as_bytes(), n.to_string().as_bytes()).expect("an answer").is(201);
+    }
+    nodes.iter_mut().for_each(|node| node.kill());
+    let nodes = start();
+    let mut client = nodes[4].client();
+    for n in 0..100 {
+        let answer = client.read(format!("key-{n}").as_bytes()).expect("an answer");
+        assert_eq!(answer.is(200).text(), n.to_string());
+    }
+    for node in &nodes {
+        node.wait_said("another address than before", 1, PATIENCE);
+        node.has_not_panicked();
+    }
+}
+
 /// SIGTERM does not leave: a reboot moves no data.
 #[test]
 fn a_stopped_node_stays_a_member_and_one_that_left_is_nobody() {
