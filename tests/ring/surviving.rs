@@ -72,7 +72,9 @@ fn nodes_that_all_come_back_at_other_addresses_serve_what_they_stored() {
     for n in 0..100 {
         client.put(format!("key-{n}").as_bytes(), n.to_string().as_bytes()).expect("an answer").is(201);
     }
-    nodes.iter_mut().for_each(|node| node.kill());
+    for node in &mut nodes {
+        node.kill();
+    }
     let nodes = start();
     let mut client = nodes[4].client();
     for n in 0..100 {
