@@ -99,6 +99,13 @@ impl Peers {
     /// The ring that the node looks for or is in.
     pub fn set_ring(&mut self, ring: crate::node::RingParams) {
         self.local.ring = Some(ring);
+        // Members of another one may have spoken to this node while it was in none.
+        let is_elsewhere = |connection: &Connection| connection.ring.is_some_and(|other| other.ring != ring.ring);
+        for at in 0..self.slots.len() {
+            if self.slots[at].connection.as_ref().is_some_and(is_elsewhere) {
+                self.end(at, &io::Error::other("it is in another ring"));
+            }
+        }
     }
 
     /// When [`Peers::sweep`] wants to be called.

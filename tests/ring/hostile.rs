@@ -232,6 +232,27 @@ fn a_stranger_with_the_nodes_own_address_is_refused() {
     is_well(&ring);
 }
 
+/// Each ring would take the other's members for its own.
+#[test]
+fn a_member_of_another_ring_that_spoke_to_a_joiner_is_cut_off_once_that_has_joined() {
+    let _turn = side_by_side();
+    let (own, seed) = (Reserved::port(), Reserved::port());
+    let other = Node::create(&[]);
+    let (_, params) = Peer::greeted(other.peers, own.addr);
+    let joiner = Node::join(seed.addr, &[]);
+    let mut peer = Peer::connect(joiner.peers);
+    let member = Hello { ring: Some(params), ..hello(own.addr) };
+    peer.send(&Packet::Hello(Box::new(member))).expect("it is sent");
+    assert!(matches!(peer.receive(), Some(Packet::Hello(_))), "as long as it is in no ring any member may speak to it");
+    let listen = seed.addr.to_string();
+    drop(seed);
+    let _seed = Node::create(&["--listen", &listen]);
+    joiner.wait_ready();
+    let joined = Instant::now();
+    peer.wait_closed();
+    assert!(joined.elapsed() < Duration::from_secs(3), "not for being idle: after {:?}", joined.elapsed());
+}
+
 #[test]
 fn a_joiner_that_says_every_kind_of_message_out_of_place_disturbs_nobody() {
     let _turn = side_by_side();
