@@ -248,9 +248,9 @@ fn a_member_of_another_ring_that_spoke_to_a_joiner_is_cut_off_once_that_has_join
     drop(seed);
     let _seed = Node::create(&["--listen", &listen]);
     joiner.wait_ready();
-    let joined = Instant::now();
+    let ready = Instant::now();
     peer.wait_closed();
-    assert!(joined.elapsed() < Duration::from_secs(3), "not for being idle: after {:?}", joined.elapsed());
+    assert!(ready.elapsed() < Duration::from_secs(3), "not for being idle: after {:?}", ready.elapsed());
 }
 
 #[test]
