@@ -151,7 +151,7 @@ def wrk(cluster, what):
 
 
 def kill(cluster):
-    """A put every 10 ms through one node, of ever other keys, while another is killed."""
+    """A put every 10 ms through one node, each of another key, while another is killed."""
     asks, threads, lock = [], [], threading.Lock()
     victim = cluster.leader()
     port = cluster.http[0 if victim else 1]

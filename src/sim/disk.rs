@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::world::{Happening, HostId, World};
 use super::worn::Worn;
 use crate::base::Span;
-use crate::data::{Key, MemoryStore, Place, Store, Work, carry_out, gauge};
+use crate::data::{Key, MemoryStore, Place, Record, Store, Work, carry_out, gauge};
 use crate::node::{Input, RingParams};
 
 /// What disks are like.
@@ -114,6 +114,14 @@ impl World {
     /// Rows on the disks of all hosts: records, and what removals have left behind.
     pub fn rows(&self) -> usize {
         self.hosts.iter().filter_map(|host| host.disk.as_ref()).map(|disk| disk.store.rows()).sum()
+    }
+
+    /// The records on a host's disk, in the order of slots and keys.
+    pub fn records(&self, host: HostId) -> Vec<(Key, Record)> {
+        let Some(disk) = &self.host(host).disk else { return Vec::new() };
+        let scan = |slot| disk.store.scan(slot, None, usize::MAX).into_iter().flat_map(|chunk| chunk.entries);
+        let all = disk.store.space().all_slots().flat_map(scan);
+        all.filter_map(|(key, register)| Some((key, register.record()?.clone()))).collect()
     }
 
     /// Records of all hosts that are not as they were written.
