@@ -32,6 +32,8 @@ const FOLDERS: &[(&str, u32, &[&str])] = &[
             "signal_hook_mio",
             "socket2",
             "getrandom",
+            "base64",
+            "snow",
             "rusqlite",
             "crc32fast",
         ],

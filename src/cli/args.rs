@@ -37,7 +37,9 @@ impl Cli {
             let arg = Arg::new(ASK).long("node").value_name("URL").hide(true).action(ArgAction::Set);
             arg.value_parser(|_: &str| Err::<NodeUrl, _>("this command asks no running node"))
         };
-        let grammar = Self::command().mut_subcommand("node", |node| node.arg(refused()));
+        let alone = ["node", "keygen"].into_iter();
+        let grammar =
+            alone.fold(Self::command(), |grammar, command| grammar.mut_subcommand(command, |it| it.arg(refused())));
         [("config", "check"), ("sim", "figures")].into_iter().fold(grammar, |grammar, (command, below)| {
             let both = |it: clap::Command| it.arg(refused()).mut_subcommand(below, |below| below.arg(refused()));
             grammar.mut_subcommand(command, both)
@@ -53,6 +55,9 @@ pub(super) enum Command {
     /// Let a node leave its ring in order: its keys move first, then its process ends
     #[command(after_help = LEAVE_EXAMPLES)]
     Leave(LeaveArgs),
+    /// Make a ring key, with which nodes let only each other into their ring
+    #[command(after_help = KEYGEN_EXAMPLES)]
+    Keygen(KeygenArgs),
     /// Print the value under a key
     #[command(after_help = GET_EXAMPLES)]
     Get(GetArgs),
@@ -126,6 +131,12 @@ pub(super) struct LeaveArgs {
     /// Return as soon as the node has begun to leave
     #[arg(long, conflicts_with = "timeout")]
     pub no_wait: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct KeygenArgs {
+    /// The file to make; one that is there already is left alone
+    pub file: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -300,13 +311,21 @@ Every option can also be given in the environment (CHORDKV_SLOT_BITS=8) or in th
 Examples:
   chordkv node
   chordkv node --listen 127.0.0.1:4001 --http 127.0.0.1:8001 --join 127.0.0.1:4000
-  chordkv node --listen 0.0.0.0:4000 --advertise kv1.example.org:4000 --http 0.0.0.0:8000
+  chordkv node --listen 0.0.0.0:4000 --advertise kv1.example.org:4000 --ring-key-file ring.key
   chordkv node --config /etc/chordkv.toml --log-format json";
 
 const LEAVE_EXAMPLES: &str = "\
 Examples:
   chordkv leave
   chordkv leave --node 127.0.0.1:8001 --timeout 5m";
+
+const KEYGEN_EXAMPLES: &str = "\
+Copy the file to every host, readable for the node's user only, and name it to each node with
+--ring-key-file. How to change the key of a ring stands in SECURITY.md.
+
+Examples:
+  chordkv keygen /etc/chordkv/ring.key
+  chordkv node --listen 0.0.0.0:4000 --advertise kv1:4000 --ring-key-file /etc/chordkv/ring.key";
 
 const GET_EXAMPLES: &str = "\
 The exit code is 1 if there is no value under the key.

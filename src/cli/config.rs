@@ -105,7 +105,12 @@ fn set(said: &mut NodeArgs, key: &str, value: &DeValue<'_>) -> Result<(), String
     if !NodeArgs::NAMES.contains(&key) {
         return Err(unknown(key));
     }
-    let text = text_of(value).filter(|_| key == "join" || !value.is_array());
+    let is_its_kind = match value {
+        DeValue::Array(_) => key == "join",
+        DeValue::Boolean(_) => key == "insecure",
+        _ => true,
+    };
+    let text = text_of(value).filter(|_| is_its_kind);
     let text = text.ok_or_else(|| match key {
         "join" => "join: an array of texts is expected, such as [\"kv1:4000\", \"kv2:4000\"]".to_owned(),
         _ => format!("{key}: a text in quotes or a whole number is expected, not {}", article(value.type_str())),
@@ -121,6 +126,7 @@ fn set(said: &mut NodeArgs, key: &str, value: &DeValue<'_>) -> Result<(), String
 fn text_of(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
+        DeValue::Boolean(is) => Some(is.to_string()),
         DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
         DeValue::Integer(number) => Some(u64::from_str_radix(number.as_str(), number.radix()).ok()?.to_string()),
         DeValue::Array(items) => {
@@ -157,7 +163,7 @@ mod tests {
     #[test]
     fn a_file_says_what_flags_say() {
         let text = "# a node\nlisten = \"127.0.0.1:4001\"\njoin = [\"a:1\", \"b:2\"]\ncapacity = 0x14\nslot_bits = 1_0\n\
-                    max_value = 1_000_000\nsuccessors = \"5\"\nlog_level = \"debug\"\n";
+                    max_value = 1_000_000\nsuccessors = \"5\"\ninsecure = true\nlog_level = \"debug\"\n";
         let (said, wrong) = parse(text);
         assert_eq!(wrong, []);
         assert_eq!(said.listen.unwrap().port(), 4_001);
@@ -166,6 +172,7 @@ mod tests {
             (said.capacity, said.slot_bits, said.max_value, said.successors),
             (Some(20), Some(10), Some(1_000_000), Some(5))
         );
+        assert_eq!(said.insecure, Some(true));
         assert_eq!(parse("").0, NodeArgs::default());
         assert_eq!(parse("join = []").0.join, Some(vec![]));
     }

@@ -18,6 +18,7 @@ mod client;
 mod config;
 mod env;
 mod failure;
+mod keygen;
 mod kv;
 mod leave;
 mod list;
@@ -88,6 +89,7 @@ fn dispatch(cli: Cli, env: &Env, out: &mut dyn Write) -> Result<(), Failure> {
     match cli.command {
         Command::Node(command) => node::run(*command, env),
         Command::Config(ConfigCommand::Check(args)) => config::check(&args, out),
+        Command::Keygen(args) => keygen::keygen(&args),
         Command::Leave(args) => leave::leave(&client()?, &args),
         Command::Health(args) => leave::health(&client()?, &args, out),
         Command::Get(args) => kv::get(&client()?, &args, out),

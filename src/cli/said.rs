@@ -22,6 +22,13 @@ pub(super) struct NodeArgs {
     /// Tell other nodes to connect here; needed if --listen is 0.0.0.0 or the like [default: as --listen]
     #[arg(long, value_name = "HOST:PORT", value_parser = values::host_port)]
     pub advertise: Option<HostPort>,
+    /// Let only nodes with the ring key in this file be peers, and encrypt what is sent to them; see chordkv keygen
+    #[arg(long, value_name = "FILE", value_parser = values::file)]
+    pub ring_key_file: Option<PathBuf>,
+    /// Without a ring key: listen for peers on addresses that others reach, too, and trust whoever connects
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = values::switch)]
+    pub insecure: Option<bool>,
     /// Serve users over HTTP here; port 0 lets the system choose [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR", value_parser = values::listen_addr)]
     pub http: Option<SocketAddr>,
@@ -84,9 +91,11 @@ pub(super) struct NodeArgs {
 
 impl NodeArgs {
     /// The names that [`Self::set`] takes: keys of the config file; in capitals after `CHORDKV_`, variables.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 23] = [
         "listen",
         "advertise",
+        "ring_key_file",
+        "insecure",
         "http",
         "join",
         "data_dir",
@@ -113,6 +122,8 @@ impl NodeArgs {
         match name {
             "listen" => self.listen = Some(values::listen_addr(text)?),
             "advertise" => self.advertise = Some(values::host_port(text)?),
+            "ring_key_file" => self.ring_key_file = Some(values::file(text)?),
+            "insecure" => self.insecure = Some(values::switch(text)?),
             "http" => self.http = Some(values::listen_addr(text)?),
             "join" => self.join = Some(values::host_ports(text)?),
             "data_dir" => self.data_dir = Some(values::data_dir(text)?),
@@ -154,6 +165,8 @@ impl NodeArgs {
         Self {
             listen: self.listen.or(other.listen),
             advertise: self.advertise.or(other.advertise),
+            ring_key_file: self.ring_key_file.or(other.ring_key_file),
+            insecure: self.insecure.or(other.insecure),
             http: self.http.or(other.http),
             join: self.join.or(other.join),
             data_dir: self.data_dir.or(other.data_dir),

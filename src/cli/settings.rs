@@ -60,10 +60,18 @@ fn checked(said: NodeArgs, stop_with_stdin: bool) -> Result<NodeSettings, Failur
         );
         return Err(Failure::Usage(text));
     }
+    if !listen.ip().is_loopback() && said.ring_key_file.is_none() && !said.insecure.unwrap_or(false) {
+        let text = format!(
+            "--listen {listen} is reached from other hosts, and without a ring key whoever reaches it is trusted: give \
+             all nodes the same --ring-key-file (chordkv keygen makes one), or say --insecure"
+        );
+        return Err(Failure::Usage(text));
+    }
     let advertise = said.advertise.as_ref().map(|host| resolved(host, listen)).transpose()?;
     Ok(NodeSettings {
         listen,
         advertise,
+        ring_key_file: said.ring_key_file,
         http: said.http.unwrap_or(HTTP_DEFAULT),
         seeds: said.join.unwrap_or_default().iter().map(|seed| seed.as_str().to_owned()).collect(),
         wishes,
@@ -193,8 +201,8 @@ mod tests {
         let node = grammar.find_subcommand("node").unwrap();
         for name in NodeArgs::NAMES {
             assert!(node.get_arguments().any(|arg| arg.get_long() == Some(&name.replace('_', "-"))), "{name}");
-            if name == "data_dir" {
-                // Any text names a directory.
+            if ["data_dir", "ring_key_file"].contains(&name) {
+                // Any text names one.
                 continue;
             }
             let text = usage(&[], &[(&format!("CHORDKV_{}", name.to_uppercase()), "?")]);
@@ -209,16 +217,32 @@ mod tests {
     #[test]
     fn listening_everywhere_needs_an_address_for_others() {
         for listen in ["0.0.0.0:4000", "[::]:4000"] {
-            let text = usage(&["--listen", listen], &[]);
+            let text = usage(&["--listen", listen, "--insecure"], &[]);
             assert!(text.contains(listen) && text.contains("--advertise HOST:PORT"), "{text}");
         }
         assert!(usage(&["--advertise", "0.0.0.0:4000"], &[]).contains("no address"));
-        let settings = planned(&["--listen", "0.0.0.0:4000", "--advertise", "localhost:4000"], &[]).unwrap().settings;
+        let settings = planned(&["--listen", "0.0.0.0:4000", "--advertise", "localhost:4000", "--insecure"], &[])
+            .unwrap()
+            .settings;
         assert!(settings.advertise.unwrap().ip().is_loopback());
         let unknown = planned(&["--advertise", "no-such-host.invalid:4000"], &[]);
         assert!(
             matches!(unknown, Err(Failure::Failed(text)) if text.contains("no-such-host.invalid:4000 cannot be resolved"))
         );
+    }
+
+    #[test]
+    fn others_are_listened_to_with_a_key_or_if_told_so() {
+        let said = usage(&["--listen", "10.0.0.1:4000"], &[]);
+        assert!(said.contains("--ring-key-file") && said.contains("chordkv keygen"), "{said}");
+        assert!(usage(&["--listen", "10.0.0.1:4000", "--insecure=false"], &[]).contains("--insecure"));
+        for fine in [["--listen", "127.0.0.9:4000"], ["--listen", "[::1]:4000"]] {
+            assert!(planned(&fine, &[]).is_ok());
+        }
+        let listen = ["--listen", "10.0.0.1:4000"];
+        assert!(planned(&listen, &[("CHORDKV_INSECURE", "true")]).is_ok());
+        let keyed = planned(&listen, &[("CHORDKV_RING_KEY_FILE", "/etc/ring.key")]).unwrap().settings;
+        assert_eq!(keyed.ring_key_file, Some("/etc/ring.key".into()));
     }
 
     #[test]

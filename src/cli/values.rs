@@ -222,6 +222,16 @@ pub fn etag(text: &str) -> Result<String, String> {
     Ok(if bare == "*" || bare.contains('"') { bare.to_owned() } else { format!("\"{bare}\"") })
 }
 
+/// The name of a file.
+pub fn file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("name a file".to_owned()) } else { Ok(text.into()) }
+}
+
+/// Whether something is so.
+pub fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "write true or false".to_owned())
+}
+
 /// A media type for a header.
 pub fn content_type(text: &str) -> Result<String, String> {
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');

@@ -9,6 +9,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::sockopt::set_tcp_user_timeout;
 
 use super::outbox::{Full, Outbox};
+use super::tunnel::{Stranger, Tunnel};
 use crate::base::{Contact, Ids, Span, Time};
 use crate::node::{Lane, Message, RingParams};
 use crate::wire::handshake::HELLO_BYTES_MAX;
@@ -18,16 +19,22 @@ use crate::wire::{FrameDecoder, Packet, WireError, decode_with};
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: TcpStream,
+    /// Whom it was accepted from.
+    pub from: Option<SocketAddr>,
     pub phase: Phase,
     /// What this node dialled, if it did.
     pub dialled: Option<Dialled>,
     /// The ring that the handshake agreed on.
     pub ring: Option<RingParams>,
+    /// Everything goes through it, if the ring has a key.
+    pub tunnel: Option<Box<Tunnel>>,
+    // What came through the tunnel last makes no sense.
+    stranger: Option<Stranger>,
     decoder: FrameDecoder,
     outbox: Outbox,
     /// When bytes last came or were handed to the system.
     pub last_traffic: Time,
-    /// When bytes last came.
+    /// When bytes last came; while none have, when the connection began.
     pub last_heard: Time,
     /// Since when something waits to be answered: the first bytes that were handed over, or would not be taken, after
     /// anything was heard. That the system takes bytes says nothing of the peer.
@@ -66,12 +73,22 @@ pub(super) struct Dialled {
     pub waiting: Vec<Message>,
 }
 
+/// How a connection came about.
+pub(super) enum Way {
+    /// This node made it.
+    Dialled(Dialled),
+    /// Somebody else did, from this address.
+    Accepted(SocketAddr),
+}
+
 /// What reading found.
 pub(super) enum Arrived {
     /// A packet.
     Packet(Packet),
     /// Something that cannot be understood; the connection must end.
     Garbage(String),
+    /// The same of the tunnel: nothing can be answered.
+    Stranger(Stranger),
 }
 
 /// Bytes read from one connection before others get their turn.
@@ -81,13 +98,19 @@ const READ_TURN: usize = 256 << 10;
 pub(super) const SILENCE_TIME: Span = Span::secs(6);
 
 impl Connection {
-    pub fn new(socket: TcpStream, dialled: Option<Dialled>, now: Time) -> Self {
-        let phase = if dialled.is_some() { Phase::Connecting } else { Phase::Greeting };
+    pub fn new(socket: TcpStream, way: Way, tunnel: Option<Tunnel>, now: Time) -> Self {
+        let (phase, dialled, from) = match way {
+            Way::Dialled(dialled) => (Phase::Connecting, Some(dialled), None),
+            Way::Accepted(from) => (Phase::Greeting, None, Some(from)),
+        };
         Self {
             socket,
+            from,
             phase,
             dialled,
             ring: None,
+            tunnel: tunnel.map(Box::new),
+            stranger: None,
             decoder: FrameDecoder::with_limit(HELLO_BYTES_MAX),
             outbox: Outbox::default(),
             last_traffic: now,
@@ -174,8 +197,8 @@ impl Connection {
                     self.last_traffic = now;
                     self.last_heard = now;
                     self.unanswered_since = None;
-                    if self.phase != Phase::Refusing {
-                        self.decoder.push(&buffer[..count]);
+                    if !self.take(&buffer[..count]) {
+                        return Ok(true);
                     }
                     read += count;
                     if count < buffer.len() && !ending {
@@ -191,11 +214,23 @@ impl Connection {
         Ok(false)
     }
 
+    /// Whether the bytes make sense so far.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.tunnel {
+            _ if self.phase == Phase::Refusing => {}
+            None => self.decoder.push(bytes),
+            Some(tunnel) => {
+                self.stranger = self.decoder.push_with(|plain| tunnel.take(bytes, plain)).err().or(self.stranger);
+            }
+        }
+        self.stranger.is_none()
+    }
+
     /// The next packet that has arrived whole.
     pub fn next_packet(&mut self, ids: &mut Ids) -> Option<Arrived> {
         loop {
             return match self.decoder.next_frame() {
-                Ok(None) => None,
+                Ok(None) => self.stranger.take().map(Arrived::Stranger),
                 Ok(Some(frame)) => match decode_with(frame, ids) {
                     Ok(packet) => Some(Arrived::Packet(packet)),
                     // A newer peer may say more than this one knows.
@@ -209,13 +244,26 @@ impl Connection {
 
     /// Writes what waits, as far as the socket takes it.
     pub fn flush(&mut self, now: Time) -> io::Result<()> {
+        if let Some(replies) = self.tunnel.as_mut().map(|tunnel| tunnel.take_replies()) {
+            self.outbox.push_handshake(&replies);
+        }
         if !self.outbox.is_empty() {
             self.unanswered_since.get_or_insert(now);
-            if self.outbox.write_to(&mut self.socket)? {
+            if self.outbox.write_to(&mut self.socket, self.tunnel.as_deref_mut())? {
                 self.last_traffic = now;
             }
         }
         Ok(())
+    }
+
+    /// Whether bytes have come, in the greeting.
+    pub fn has_spoken(&self) -> bool {
+        self.last_heard > self.phase_since
+    }
+
+    /// Whether the handshake has to go on from this side.
+    pub fn has_replies(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.has_replies())
     }
 
     /// For how long something has waited to be answered.

@@ -4,17 +4,19 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Events, Poll, Token, Waker};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use tracing::{info, warn};
 
 use super::clock::Clock;
 use super::peers::{FIRST_TOKEN, Peers};
+use super::ring_key::RingKeys;
 use super::settings::RunError;
 use super::storage::Storage;
 use super::users::Users;
@@ -48,10 +50,16 @@ pub(super) struct EventLoop {
     pub signals: Signals,
     pub words: (Sender<Word>, Receiver<Word>),
     pub waker: Arc<Waker>,
+    pub files: Files,
     /// Set once the node has left.
     pub parting: Option<Parting>,
     /// A first signal has come.
     pub told_to_stop: bool,
+}
+
+/// What is read again on SIGHUP.
+pub(super) struct Files {
+    pub ring_key: Option<PathBuf>,
 }
 
 /// The end of a node that has left: first users get the answers that are still to come, then peers a goodbye.
@@ -275,6 +283,9 @@ impl EventLoop {
     fn on_signals(&mut self) -> Result<(), RunError> {
         let signals: Vec<i32> = self.signals.pending().collect();
         for signal in signals {
+            if signal == SIGHUP {
+                self.reload();
+            }
             if signal == SIGTERM || signal == SIGINT {
                 if self.told_to_stop {
                     return Err(RunError {
@@ -286,6 +297,22 @@ impl EventLoop {
             }
         }
         Ok(())
+    }
+
+    /// Reads what can change while the node runs. What cannot be read changes nothing.
+    fn reload(&mut self) {
+        let Some(path) = &self.files.ring_key else {
+            info!("told to read files again, and there are none (--ring-key-file)");
+            return;
+        };
+        match RingKeys::load(path) {
+            Ok(keys) => {
+                info!(keys = keys.count(), "the ring key was read again");
+                self.peers.set_keys(keys);
+                self.drain();
+            }
+            Err(why) => warn!("the ring key stays as it was: {why}"),
+        }
     }
 
     fn stop_once(&mut self) {

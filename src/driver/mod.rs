@@ -8,14 +8,19 @@ mod connection;
 mod data_dir;
 pub mod durable;
 mod event_loop;
+mod greeting;
 pub mod http;
 mod outbox;
 mod peers;
+mod refusals;
+pub mod ring_key;
 pub mod settings;
 mod storage;
 mod sweep;
+pub mod tunnel;
 mod users;
 
+pub use ring_key::RingKeys;
 pub use settings::{Fsync, NodeSettings, RunError};
 
 use std::io::{self, Read};
@@ -25,7 +30,7 @@ use std::time::Duration;
 
 use mio::{Poll, Waker};
 use rustix::process::{Resource, getrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use tracing::info;
 
@@ -35,10 +40,12 @@ use crate::node::{ChordNode, NodeConfig};
 use crate::wire::Hello;
 use crate::wire::handshake::{PROTOCOL_MAX, PROTOCOL_MIN};
 use clock::Clock;
-use event_loop::{EventLoop, LISTENER, WAKER, Word};
+use event_loop::{EventLoop, Files, LISTENER, WAKER, Word};
 use http::{HttpConfig, HttpFront};
 use peers::Peers;
+use ring_key::Identity;
 use storage::Storage;
+use tunnel::Credentials;
 use users::Users;
 
 /// Peers' share of the descriptors that the process may have; users get the rest.
@@ -54,24 +61,28 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
     let connections_max = (descriptors / PEER_SHARE).clamp(16, PEERS_MAX);
 
     // The directory and both ports first: if one is taken, nothing has been started.
-    let (storage, loaded) = Storage::load(settings)?;
+    let (drawn, keys) = keys(settings)?;
+    let (storage, loaded) = Storage::load(settings, drawn.clone())?;
     let listener = bind_peers(settings.listen)?;
     let listen = listener.local_addr().map_err(|error| failure("the peer port is unusable", &error))?;
     let (front, body_limit) = bind_http(settings, connections_max)?;
     let http = front.local_addr();
 
-    let mut config = node_config(settings, settings.advertise.unwrap_or(listen), http)?;
+    let mut config = node_config(settings, drawn.incarnation(), settings.advertise.unwrap_or(listen), http)?;
     config.store_kind = storage.kind();
     config.overlay.durable = storage.is_durable();
+    let mut identity = Some(drawn);
     if let Some(loaded) = loaded {
         if let Some(before) = loaded.addr.filter(|before| *before != config.addr) {
             info!(%before, now = %config.addr, "this node has another address than before");
         }
         config.incarnation = loaded.incarnation;
+        identity = loaded.identity;
         config.memory = Some(loaded.memory);
         config.views = loaded.views;
         config.gauge = loaded.gauge;
     }
+    let credentials = keys.map(|keys| credentials(keys, identity)).transpose()?;
     let broken = |error: io::Error| failure("the node could not be started", &error);
     let poll = Poll::new().map_err(broken)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(broken)?);
@@ -85,8 +96,8 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
         software: Arc::clone(&config.version),
     };
     let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
-    let peers = Peers::new(listener, LISTENER, poll.registry(), local, connections_max).map_err(broken)?;
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(broken)?;
+    let peers = Peers::new(listener, LISTENER, poll.registry(), local, credentials, connections_max).map_err(broken)?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(broken)?;
     if settings.stop_with_stdin {
         watch_stdin(words.0.clone(), Arc::clone(&waker)).map_err(broken)?;
     }
@@ -97,8 +108,40 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
     let node = ChordNode::new(config, random_u64()?);
     let clock = Clock::start();
     let parting = None;
-    EventLoop { poll, clock, node, peers, users, storage, signals, words, waker, me, parting, told_to_stop: false }
-        .run()
+    let files = Files { ring_key: settings.ring_key_file.clone() };
+    EventLoop {
+        poll,
+        clock,
+        node,
+        peers,
+        users,
+        storage,
+        signals,
+        words,
+        waker,
+        me,
+        files,
+        parting,
+        told_to_stop: false,
+    }
+    .run()
+}
+
+/// A new key for this node, should it need one, and those of its ring.
+fn keys(settings: &NodeSettings) -> Result<(Identity, Option<RingKeys>), RunError> {
+    let drawn = Identity::draw().map_err(|message| RunError { message })?;
+    let keys = settings.ring_key_file.as_deref().map(RingKeys::load).transpose();
+    let keys = keys.map_err(|why| RunError { message: format!("--ring-key-file {why}") })?;
+    Ok((drawn, keys))
+}
+
+fn credentials(keys: RingKeys, identity: Option<Identity>) -> Result<Credentials, RunError> {
+    let identity = identity.ok_or_else(|| RunError {
+        message: "this --data-dir is of an earlier version, and its node has no key of its own: start it without \
+                  --ring-key-file, let it leave its ring (chordkv leave), and start it with an empty directory"
+            .to_owned(),
+    })?;
+    Ok(Credentials { keys, identity })
 }
 
 fn bind_peers(listen: SocketAddr) -> Result<mio::net::TcpListener, RunError> {
@@ -149,10 +192,15 @@ fn failure(what: &str, error: &io::Error) -> RunError {
     RunError { message: format!("{what}: {error}") }
 }
 
-fn node_config(settings: &NodeSettings, addr: SocketAddr, http: SocketAddr) -> Result<NodeConfig, RunError> {
+fn node_config(
+    settings: &NodeSettings,
+    me: Incarnation,
+    addr: SocketAddr,
+    http: SocketAddr,
+) -> Result<NodeConfig, RunError> {
     let span = |duration: Duration| Span(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     let seeds = settings.seeds.iter().filter(|seed| seed.parse() != Ok(addr)).cloned().collect();
-    let mut config = NodeConfig::new(addr, Incarnation(random_u128()?), seeds).with_routing(settings.routing);
+    let mut config = NodeConfig::new(addr, me, seeds).with_routing(settings.routing);
     if config.seeds.is_empty() && !settings.seeds.is_empty() {
         let message = format!("--join names only this node itself ({addr}): name another member, or leave it out");
         return Err(RunError { message });

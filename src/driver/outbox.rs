@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
+use super::tunnel::Tunnel;
 use crate::base::limits::{BULK_CREDIT_BYTES, FRAME_BYTES_MAX, PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX};
 use crate::node::Lane;
 use crate::wire::{Packet, encode};
@@ -66,6 +67,15 @@ impl Outbox {
         Ok(())
     }
 
+    /// Queues bytes of the handshake before everything else. Nothing else is written meanwhile.
+    pub fn push_handshake(&mut self, bytes: &[u8]) {
+        if self.done == self.writing.len() {
+            self.done = 0;
+            self.writing.clear();
+        }
+        self.writing.extend_from_slice(bytes);
+    }
+
     /// Whether everything was handed to the system.
     pub fn is_empty(&self) -> bool {
         self.done == self.writing.len()
@@ -74,12 +84,20 @@ impl Outbox {
             && self.bulk.is_empty()
     }
 
-    /// Writes until all is gone or the socket takes no more; whether it took anything.
-    pub fn write_to(&mut self, socket: &mut impl Write) -> io::Result<bool> {
+    /// Writes until all is gone or the socket takes no more; whether it took anything. Through a tunnel packets go once it
+    /// is open.
+    pub fn write_to(&mut self, socket: &mut impl Write, mut tunnel: Option<&mut Tunnel>) -> io::Result<bool> {
         let mut any = false;
         loop {
-            if self.done == self.writing.len() && !self.next_batch() {
-                return Ok(any);
+            if self.done == self.writing.len() {
+                let is_shut = tunnel.as_ref().is_some_and(|tunnel| !tunnel.is_open());
+                if is_shut || !self.next_batch() {
+                    return Ok(any);
+                }
+                if let Some(tunnel) = &mut tunnel {
+                    let plain = std::mem::take(&mut self.writing);
+                    tunnel.seal(&plain, &mut self.writing);
+                }
             }
             match socket.write(&self.writing[self.done..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -156,7 +174,7 @@ mod tests {
         let mut socket = Narrow(Vec::new(), 0);
         while !outbox.is_empty() {
             socket.1 = 7;
-            outbox.write_to(&mut socket).unwrap();
+            outbox.write_to(&mut socket, None).unwrap();
         }
         let mut decoder = FrameDecoder::default();
         decoder.push(&socket.0);

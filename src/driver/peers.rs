@@ -5,40 +5,47 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use tracing::{debug, warn};
 
-use super::connection::{Arrived, Connection, Dialled, Phase};
+use super::connection::{Arrived, Connection, Dialled, Phase, Way};
+use super::refusals::{Reason, Refusals};
+use super::ring_key::RingKeys;
+use super::tunnel::{Credentials, Tunnel};
 use crate::base::{Capacity, Contact, Ids, Span, Time};
 use crate::node::{Hope, Input, Lane, Message};
-use crate::wire::{Hello, Packet, Refusal, RefusalCode, judge};
+use crate::wire::{Hello, Packet};
 
 /// The listener and every connection.
 pub(super) struct Peers {
     listener: TcpListener,
     // The local hello; its ring is filled in once known.
-    local: Hello,
+    pub(super) local: Hello,
+    // With a ring key everything goes through tunnels.
+    credentials: Option<Arc<Credentials>>,
+    pub(super) refusals: Refusals,
     pub(super) slots: Vec<Slot>,
     free: Vec<usize>,
     pub(super) by_addr: BTreeMap<SocketAddr, usize>,
     // Connections with something to write at the end of the turn.
-    dirty: BTreeSet<usize>,
+    pub(super) dirty: BTreeSet<usize>,
     // Connections with more to read than one turn takes.
     unread: BTreeSet<usize>,
     // Peers that have said goodbye on one connection, but not yet on another.
     leavers: BTreeSet<Contact>,
     // This node has said goodbye.
-    leaving: bool,
+    pub(super) leaving: bool,
     pub(super) inputs: VecDeque<Input>,
     connections_max: usize,
     pub(super) accept_again: Option<Time>,
     pub(super) next_sweep: Time,
     buffer: Vec<u8>,
     // Makes contacts of the addresses in packets.
-    ids: Ids,
+    pub(super) ids: Ids,
 }
 
 #[derive(Default)]
@@ -61,7 +68,7 @@ pub(super) const SWEEP_INTERVAL: Span = Span::secs(1);
 /// The size of the one buffer that sockets are read into.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Remembers the ids of 2^this addresses, in 14 kB: most that are spoken of often.
-const IDS_BITS: u32 = 8;
+pub(super) const IDS_BITS: u32 = 8;
 
 impl Peers {
     pub fn new(
@@ -69,12 +76,15 @@ impl Peers {
         token: Token,
         registry: &Registry,
         local: Hello,
+        credentials: Option<Credentials>,
         connections_max: usize,
     ) -> io::Result<Self> {
         registry.register(&mut listener, token, Interest::READABLE)?;
         Ok(Self {
             listener,
             local,
+            credentials: credentials.map(Arc::new),
+            refusals: Refusals::default(),
             slots: Vec::new(),
             free: Vec::new(),
             by_addr: BTreeMap::new(),
@@ -104,6 +114,19 @@ impl Peers {
         for at in 0..self.slots.len() {
             if self.slots[at].connection.as_ref().is_some_and(is_elsewhere) {
                 self.end(at, &io::Error::other("it is in another ring"));
+            }
+        }
+    }
+
+    /// The ring has other keys. Whoever has shown only one that counts no more is cut off; it may come again.
+    pub fn set_keys(&mut self, keys: RingKeys) {
+        let Some(credentials) = &mut self.credentials else { return };
+        *credentials = Arc::new(Credentials { keys, identity: credentials.identity.clone() });
+        let keys = credentials.keys.clone();
+        let is_out = |connection: &Connection| connection.tunnel.as_ref().is_some_and(|it| !it.is_kept_by(&keys));
+        for at in 0..self.slots.len() {
+            if self.slots[at].connection.as_ref().is_some_and(is_out) {
+                self.end(at, &io::Error::other("its ring key counts no more"));
             }
         }
     }
@@ -160,8 +183,10 @@ impl Peers {
         } else {
             TcpStream::connect(addr)
         };
-        match socket.and_then(|socket| self.add(now, registry, Connection::new(socket, Some(Dialled::default()), now)))
-        {
+        let ring = self.local.ring.map(|params| params.ring);
+        let tunnel = || self.credentials.clone().map(|credentials| Tunnel::dial(credentials, ring));
+        let connection = socket.map(|socket| Connection::new(socket, Way::Dialled(Dialled::default()), tunnel(), now));
+        match connection.and_then(|connection| self.add(now, registry, connection)) {
             Ok(at) => {
                 if let Some(connection) = &mut self.slots[at].connection {
                     connection.dialled = Some(dialled);
@@ -181,7 +206,7 @@ impl Peers {
         self.inputs.push_back(Input::Unreachable { addr, refused, undelivered: dialled.waiting });
     }
 
-    fn queue(&mut self, at: usize, message: Message) {
+    pub(super) fn queue(&mut self, at: usize, message: Message) {
         let Some(connection) = &mut self.slots[at].connection else { return };
         let lane = message.lane();
         let packet = Packet::Message(message);
@@ -206,7 +231,7 @@ impl Peers {
         }
     }
 
-    fn say_goodbye_on(&mut self, at: usize) {
+    pub(super) fn say_goodbye_on(&mut self, at: usize) {
         if let Some(connection) = self.slots[at].connection.as_mut().filter(|c| c.peer().is_some()) {
             // After everything else: what was asked of this node and is not answered before, it has not done.
             // A full queue means that the peer hears of it by the end of the connection.
@@ -228,10 +253,13 @@ impl Peers {
             match self.listener.accept() {
                 Ok((socket, from)) => {
                     if self.count() >= self.connections_max {
-                        debug!(%from, "a peer is turned away: too many connections");
+                        self.refusals.note(now, Reason::Busy, from, "there are too many connections");
                         continue;
                     }
-                    if let Err(error) = self.add(now, registry, Connection::new(socket, None, now)) {
+                    let tunnel = self.credentials.clone().map(Tunnel::accept);
+                    if let Err(error) =
+                        self.add(now, registry, Connection::new(socket, Way::Accepted(from), tunnel, now))
+                    {
                         warn!(%error, "a peer's connection could not be used");
                     }
                 }
@@ -324,15 +352,21 @@ impl Peers {
                     self.on_garbage(now, at, reason);
                     return;
                 }
-            }
-        }
-        match filled {
-            Err(error) => self.end(at, &error),
-            Ok(_) => {
-                if self.slots[at].connection.as_ref().is_some_and(|connection| connection.peer_finished) {
-                    self.peer_finished(at);
+                Arrived::Stranger(stranger) => {
+                    self.on_stranger(now, at, stranger);
+                    return;
                 }
             }
+        }
+        let Some(connection) = &self.slots[at].connection else { return };
+        let peer_finished = connection.peer_finished;
+        if connection.has_replies() {
+            self.dirty.insert(at);
+        }
+        if let Err(error) = filled {
+            self.end(at, &error);
+        } else if peer_finished {
+            self.peer_finished(now, at);
         }
     }
 
@@ -352,63 +386,10 @@ impl Peers {
             }
             (Phase::Greeting, Packet::Hello(hello)) => self.on_hello(now, at, &hello),
             (Phase::Greeting, Packet::Refusal(refusal)) if connection.dialled.is_some() => {
-                self.on_refusal(at, &refusal);
+                self.on_refusal(now, at, &refusal);
             }
             (Phase::Refusing, _) => {}
             (_, _) => self.on_garbage(now, at, "a packet that has no place here".to_owned()),
-        }
-    }
-
-    fn on_hello(&mut self, now: Time, at: usize, hello: &Hello) {
-        let verdict = judge(&self.local, hello);
-        let Some(connection) = &mut self.slots[at].connection else { return };
-        match verdict {
-            Err(refusal) => {
-                if connection.dialled.is_some() {
-                    self.on_refusal(at, &refusal);
-                } else {
-                    debug!(peer = %hello.addr, reason = refusal.reason, "a peer is refused");
-                    self.refuse(now, at, refusal);
-                }
-            }
-            Ok(params) => {
-                let capacity = params.space.capacity();
-                let contact = Contact::new(capacity, hello.addr, hello.incarnation);
-                connection.open(contact);
-                if self.ids.capacity() != capacity {
-                    self.ids = Ids::new(capacity, Some(IDS_BITS));
-                }
-                connection.last_traffic = now;
-                let dialled = connection.dialled.take();
-                if dialled.is_none() {
-                    let answer = Packet::Hello(Box::new(self.local.clone()));
-                    let _ = connection.queue(Lane::Maintenance, &answer);
-                    self.dirty.insert(at);
-                }
-                self.opened(at, contact, params, dialled);
-            }
-        }
-    }
-
-    fn opened(&mut self, at: usize, contact: Contact, params: crate::node::RingParams, dialled: Option<Dialled>) {
-        let Dialled { addr, seed, waiting } = dialled.unwrap_or_default();
-        if let Some(connection) = &mut self.slots[at].connection {
-            connection.ring = Some(params);
-        }
-        // A seed may be known by another address than the one it advertises.
-        if let Some(addr) = addr.filter(|addr| *addr != contact.addr) {
-            self.by_addr.remove(&addr);
-        }
-        // Both may have dialled at the same time. Either connection works; the newer one is known to.
-        self.by_addr.insert(contact.addr, at);
-        let peer = (contact.addr, contact.incarnation);
-        self.inputs.push_back(Input::Session { peer, params, seed });
-        for message in waiting {
-            self.queue(at, message);
-        }
-        if self.leaving {
-            // It dialled before it heard, or the other way round.
-            self.say_goodbye_on(at);
         }
     }
 
@@ -417,49 +398,6 @@ impl Peers {
         let speaks = |other: &Connection| other.peer() == Some(peer) && !other.peer_left && !other.peer_finished;
         if !self.slots.iter().filter_map(|slot| slot.connection.as_ref()).any(speaks) && self.leavers.remove(&peer) {
             self.inputs.push_back(Input::Goodbye(peer));
-        }
-    }
-
-    /// The peer has sent us away, or we it, after we dialled.
-    fn on_refusal(&mut self, at: usize, refusal: &Refusal) {
-        let Some(connection) = self.close(at) else { return };
-        let Some(Dialled { addr: Some(addr), seed, waiting }) = connection.dialled else { return };
-        match seed {
-            Some(seed) => {
-                let (reason, hope) = (refusal.reason.clone(), refusal.code.hope());
-                self.inputs.push_back(Input::SeedFailed { seed, reason, hope });
-            }
-            None if refusal.code.is_fatal() => {
-                warn!(peer = %addr, reason = refusal.reason, "a peer refuses this node");
-            }
-            None => {}
-        }
-        self.inputs.push_back(Input::Unreachable { addr, refused: false, undelivered: waiting });
-    }
-
-    fn refuse(&mut self, now: Time, at: usize, refusal: Refusal) {
-        if let Some(connection) = &mut self.slots[at].connection {
-            connection.refuse(now);
-            // The first packet always has room.
-            let _ = connection.queue(Lane::Maintenance, &Packet::Refusal(refusal));
-            self.dirty.insert(at);
-        }
-    }
-
-    fn on_garbage(&mut self, now: Time, at: usize, reason: String) {
-        let Some(connection) = &self.slots[at].connection else { return };
-        match connection.phase {
-            Phase::Open(peer) => {
-                warn!(peer = %peer.addr, reason, "a peer makes no sense and is cut off");
-                self.end(at, &io::Error::new(io::ErrorKind::InvalidData, reason));
-            }
-            _ if connection.dialled.is_some() => {
-                self.end(at, &io::Error::new(io::ErrorKind::InvalidData, "it is no chordkv node"));
-            }
-            _ => {
-                debug!(reason, "a stranger makes no sense and is cut off");
-                self.refuse(now, at, Refusal { code: RefusalCode::Malformed, reason });
-            }
         }
     }
 
@@ -488,7 +426,7 @@ impl Peers {
         self.tell_goodbye(peer);
     }
 
-    fn peer_finished(&mut self, at: usize) {
+    fn peer_finished(&mut self, now: Time, at: usize) {
         let Some(connection) = &self.slots[at].connection else { return };
         match connection.phase {
             // It may have gone in order, as idle or with a goodbye, or its process may be over. New messages need a new
@@ -504,7 +442,7 @@ impl Peers {
                     self.lost(peer, left);
                 }
             }
-            _ => self.end(at, &io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
+            _ => self.on_half_greeting(now, at, io::ErrorKind::UnexpectedEof),
         }
     }
 

@@ -16,6 +16,8 @@ pub struct NodeSettings {
     pub listen: SocketAddr,
     /// The address that other nodes are told; `None`: the one that was bound.
     pub advertise: Option<SocketAddr>,
+    /// The file with the ring's key; `None`: peers are not asked for one, and everything is sent in clear.
+    pub ring_key_file: Option<PathBuf>,
     /// Where the HTTP interface listens; port 0 lets the system choose.
     pub http: SocketAddr,
     /// Whom to join through, `host:port` each; empty to create a ring.

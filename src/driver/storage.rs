@@ -8,6 +8,7 @@ use mio::Waker;
 
 use super::data_dir::DataDir;
 use super::durable::{Durable, Loaded};
+use super::ring_key::Identity;
 use super::settings::{NodeSettings, RunError};
 use crate::base::Incarnation;
 use crate::data::{Done, MemoryStore, Work, carry_out, gauge};
@@ -22,14 +23,14 @@ pub(super) enum Storage {
 }
 
 impl Storage {
-    /// Looks what there is, if there can be anything.
-    pub fn load(settings: &NodeSettings) -> Result<(Self, Option<Loaded>), RunError> {
+    /// Looks what there is, if there can be anything. `drawn` is who the node becomes otherwise.
+    pub fn load(settings: &NodeSettings, drawn: Identity) -> Result<(Self, Option<Loaded>), RunError> {
         let bytes_max = settings.bytes_max;
         let Some(dir) = &settings.data_dir else {
             return Ok((Self::Memory { store: None, bytes_max, done: VecDeque::new() }, None));
         };
         let dir = DataDir::open(dir)?;
-        let (durable, loaded) = Durable::load(&dir.path, settings.fsync, bytes_max)?;
+        let (durable, loaded) = Durable::load(&dir.path, settings.fsync, bytes_max, drawn)?;
         Ok((Self::Durable { durable: Box::new(durable), _dir: dir }, loaded))
     }
 

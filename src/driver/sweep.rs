@@ -43,7 +43,7 @@ impl Peers {
                 }
                 Phase::Open(_) => {}
                 _ if now.since(connection.phase_since) >= HANDSHAKE_TIME => {
-                    self.end(at, &io::Error::new(io::ErrorKind::TimedOut, "it does not answer"));
+                    self.on_half_greeting(now, at, io::ErrorKind::TimedOut);
                 }
                 _ => {}
             }

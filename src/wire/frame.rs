@@ -50,6 +50,11 @@ impl FrameDecoder {
 
     /// Takes bytes that arrived.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.push_with(|buffer| buffer.extend_from_slice(bytes));
+    }
+
+    /// Takes bytes that arrived, as `append` adds them to those that wait.
+    pub fn push_with<T>(&mut self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         if self.start > 0 && (self.start == self.buffer.len() || self.start >= KEEP_BYTES) {
             self.buffer.drain(..self.start);
             self.start = 0;
@@ -57,7 +62,7 @@ impl FrameDecoder {
                 self.buffer = Vec::new();
             }
         }
-        self.buffer.extend_from_slice(bytes);
+        append(&mut self.buffer)
     }
 
     /// The next whole frame, without its prefix; `None` until more bytes arrive.

@@ -11,8 +11,10 @@ use chordkv::base::{Capacity, Contact, Incarnation};
 use chordkv::node::report::{NodeReport, RingReport};
 use chordkv::sim::checker::Ring;
 
+use tempfile::TempDir;
+
 use super::net::{Net, addr, report};
-use crate::support::{Client, Node, Process};
+use crate::support::{Client, Node, Process, ring_key};
 
 /// The nodes end before their hosts do.
 pub struct Hosts {
@@ -20,6 +22,7 @@ pub struct Hosts {
     pub net: Net,
     started: Instant,
     name: &'static str,
+    _key: TempDir,
 }
 
 const PEER_PORT: u16 = 7000;
@@ -30,10 +33,12 @@ impl Hosts {
     /// One ring of a node on each host. `None` where there can be no such network: it is said why.
     pub fn start(name: &'static str, net: Result<Net, String>, size: usize, limit: Duration) -> Option<Self> {
         let net = net.inspect_err(|missing| report(&format!("{name}: SKIPPED, {missing}"))).ok()?;
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = ring_key(dir.path());
         let start = |host| {
             let (listen, http) = (peer_addr(host).to_string(), HTTP.to_string());
             let seeds: String = seeds(host).iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            let mut args = vec!["--listen", &listen, "--http", &http];
+            let mut args = vec!["--listen", &listen, "--http", &http, "--ring-key-file", &key];
             if host > 0 {
                 args.extend(["--join", &seeds]);
             }
@@ -42,7 +47,7 @@ impl Hosts {
         let started = Instant::now();
         let processes: Vec<Process> = (0..size).map(start).collect();
         let nodes = processes.into_iter().map(Process::listening).collect();
-        let hosts = Self { nodes, net, started, name };
+        let hosts = Self { nodes, net, started, name, _key: dir };
         hosts.becomes_whole("formed", &hosts.all(), limit);
         hosts.serve(&hosts.all(), "before", limit);
         Some(hosts)

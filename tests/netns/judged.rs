@@ -20,7 +20,7 @@ use super::hosts::{HTTP, peer_addr};
 use super::net::{Net, report};
 use crate::support::client::Answer;
 use crate::support::ring::wait_settled;
-use crate::support::{Client, Node, PATIENCE, Process};
+use crate::support::{Client, Node, PATIENCE, Process, ring_key};
 
 /// Hosts; on the last one a node joins later.
 const HOSTS: usize = 6;
@@ -183,6 +183,7 @@ fn end(op: Op, answer: &Answer) -> End {
 struct Place {
     nodes: Vec<Option<Node>>,
     dirs: Vec<TempDir>,
+    key: String,
     net: Net,
 }
 
@@ -194,6 +195,7 @@ impl Place {
             (0..HOSTS).filter(|seed| *seed != host && *seed < 2).map(|seed| peer_addr(seed).to_string()).collect();
         let seeds = seeds.join(",");
         let mut args = vec!["--listen", &listen, "--http", &http, "--data-dir", dir, "--request-timeout", "3s"];
+        args.extend(["--ring-key-file", &self.key]);
         // The first one creates the ring; afterwards it knows it.
         if host > 0 {
             args.extend(["--join", &seeds]);
@@ -232,8 +234,9 @@ fn what_users_of_real_nodes_are_told_is_linearizable_whatever_happens_to_those()
         Ok(net) => net,
         Err(missing) => return report(&format!("{name}: SKIPPED, {missing}")),
     };
-    let dirs = (0..HOSTS).map(|_| tempfile::tempdir().expect("a directory")).collect();
-    let mut place = Place { nodes: (0..HOSTS).map(|_| None).collect(), dirs, net };
+    let dirs: Vec<TempDir> = (0..HOSTS).map(|_| tempfile::tempdir().expect("a directory")).collect();
+    let key = ring_key(dirs[0].path());
+    let mut place = Place { nodes: (0..HOSTS).map(|_| None).collect(), dirs, key, net };
     (0..5).for_each(|host| place.start(host));
     place.settles(0, 5);
     let book = Book::default();

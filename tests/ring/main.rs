@@ -9,6 +9,7 @@ mod changing;
 mod failing;
 mod forming;
 mod hostile;
+mod keyed;
 mod load;
 mod recovering;
 mod refusing;

@@ -11,10 +11,12 @@ pub mod process;
 pub mod ring;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use chordkv::driver::RingKeys;
 use socket2::{Domain, Socket, Type};
 
 pub use client::{Client, segment};
@@ -55,6 +57,13 @@ pub fn side_by_side() -> RwLockReadGuard<'static, ()> {
 /// Tests of how long it takes have the machine for themselves.
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     TURN.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A new ring key in this directory.
+pub fn ring_key(dir: &Path) -> String {
+    let path = dir.join("ring.key");
+    RingKeys::create(&path).expect("a file");
+    path.to_str().expect("UTF-8").to_owned()
 }
 
 /// A port that nobody else is given while this lives, and that a node can all the same listen on: both sockets may

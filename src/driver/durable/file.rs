@@ -1,5 +1,8 @@
 //! The file itself: what it is made of, and how it is opened.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
@@ -52,6 +55,13 @@ pub type Unusable = String;
 
 /// Opens the file, made if it is missing, for writing.
 pub fn open(path: &Path, syncs: Syncs) -> Result<Connection, Unusable> {
+    // Its values and the node's key are for this user only. What SQLite puts beside it gets the same mode.
+    let made = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
+    if let Err(error) = made
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(error.to_string());
+    }
     let connection = Connection::open(path).map_err(|error| error.to_string())?;
     prepare(&connection, syncs).map_err(|error| error.to_string())??;
     Ok(connection)

@@ -22,6 +22,7 @@ use mio::Waker;
 use rusqlite::{Connection, InterruptHandle};
 use tracing::debug;
 
+use super::ring_key::Identity;
 use super::settings::{Fsync, RunError};
 use crate::base::{Contact, Incarnation};
 use crate::data::{Gauge, KeySpace, Slot, Store, Trouble, Work, gauge};
@@ -32,6 +33,7 @@ use writer::{Answers, Budget, Job, Writer};
 const FILE: &str = "store.db";
 /// Names in the meta table.
 const INCARNATION: &str = "incarnation";
+const IDENTITY: &str = "identity";
 const RING: &str = "ring";
 const ADDRESS: &str = "address";
 /// Counts the processes that this node has been.
@@ -47,6 +49,8 @@ pub(super) struct Durable {
     fsync: Fsync,
     bytes_max: Option<u64>,
     // Opened at the start, if there was one, and for which ring.
+    // For a file that is made.
+    drawn: Identity,
     opened: Option<(SqliteStore, RingParams)>,
     threads: Option<Threads>,
 }
@@ -65,6 +69,8 @@ struct Threads {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub incarnation: Incarnation,
+    /// Its own key; files of earlier versions have none.
+    pub identity: Option<Identity>,
     /// Where it was.
     pub addr: Option<SocketAddr>,
     pub memory: Memory,
@@ -73,10 +79,15 @@ pub(super) struct Loaded {
 }
 
 impl Durable {
-    /// Looks what there is in the directory.
-    pub fn load(dir: &Path, fsync: Fsync, bytes_max: Option<u64>) -> Result<(Self, Option<Loaded>), RunError> {
+    /// Looks what there is in the directory. `drawn` is who the node becomes if nothing is there.
+    pub fn load(
+        dir: &Path,
+        fsync: Fsync,
+        bytes_max: Option<u64>,
+        drawn: Identity,
+    ) -> Result<(Self, Option<Loaded>), RunError> {
         let path = dir.join(FILE);
-        let mut durable = Self { path, fsync, bytes_max, opened: None, threads: None };
+        let mut durable = Self { path, fsync, bytes_max, drawn, opened: None, threads: None };
         if !durable.path.exists() {
             return Ok((durable, None));
         }
@@ -99,6 +110,11 @@ impl Durable {
             return if has_records { Err(why.to_owned()) } else { Ok(None) };
         };
         let incarnation = Incarnation(kept::hex(&incarnation)?);
+        let identity = meta(IDENTITY)?.map(|text| Identity::from_text(&text).ok_or("the node's key is damaged"));
+        let identity = identity.transpose()?;
+        if identity.as_ref().is_some_and(|identity| identity.incarnation() != incarnation) {
+            return Err("the node's key is not that of the node".to_owned());
+        }
         let addr = meta(ADDRESS)?.and_then(|addr| addr.parse().ok());
         let memory = kept::read(&ring)?;
         // Whoever finds itself at another place than written down moves there.
@@ -109,7 +125,7 @@ impl Durable {
         let views = store.kept().map_err(said)?;
         let gauge = gauge(&store);
         self.opened = Some((store, memory.params));
-        Ok(Some(Loaded { incarnation, addr, memory, views, gauge }))
+        Ok(Some(Loaded { incarnation, identity, addr, memory, views, gauge }))
     }
 
     fn syncs(&self) -> Syncs {
@@ -133,17 +149,18 @@ impl Durable {
                 let why = format!("it belongs to the ring {:032x}, and this is {:032x}", of.ring, params.ring);
                 return Err(self.unusable(&why));
             }
-            None => self.create(params, me.0).map_err(|why| self.unusable(&why))?,
+            None => self.create(params).map_err(|why| self.unusable(&why))?,
         };
         let life = begin_life(&mut store, me.1).map_err(|trouble| self.unusable(&said(trouble)))?;
         self.start_threads(store, params.space, life << COMMITS_BITS, waker).map_err(|why| self.unusable(&why))
     }
 
-    fn create(&self, params: &RingParams, me: Incarnation) -> Result<SqliteStore, String> {
+    fn create(&self, params: &RingParams) -> Result<SqliteStore, String> {
         self.remove_files().map_err(|error| error.to_string())?;
         let connection = sqlite::open(&self.path, self.syncs())?;
         let write = |connection: &Connection| -> Result<(), Trouble> {
-            SqliteStore::set_meta(connection, INCARNATION, &me.to_string())?;
+            SqliteStore::set_meta(connection, INCARNATION, &self.drawn.incarnation().to_string())?;
+            SqliteStore::set_meta(connection, IDENTITY, &self.drawn.to_text())?;
             SqliteStore::set_meta(connection, RING, &kept::write(&Memory { params: *params, contacts: Vec::new() }))
         };
         write(&connection).map_err(said)?;
