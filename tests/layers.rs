@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Folder, layer, crates of others that it may use.
 const FOLDERS: &[(&str, u32, &[&str])] = &[
     ("base", 0, &["sha1"]),
-    ("data", 1, &["serde", "serde_json", "base64", "httpdate", "humantime", "percent_encoding"]),
+    ("data", 1, &["serde", "serde_json", "base64", "httpdate", "humantime", "percent_encoding", "subtle"]),
     ("overlay", 2, &[]),
     ("replication", 2, &["libm"]),
     ("node", 3, &["serde", "serde_json"]),

@@ -301,6 +301,9 @@ Examples:
   chordkv --node 127.0.0.1:8001 get greeting
   chordkv ring
 
+A token that a node asks for is taken from CHORDKV_TOKEN, or from the file that
+CHORDKV_TOKEN_FILE names.
+
 Data goes to standard output, messages to standard error. The exit code is 0 on
 success, 1 if the operation failed, 2 if the command is wrong.";
 

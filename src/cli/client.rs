@@ -18,6 +18,8 @@ pub struct Client {
     node: NodeUrl,
     agent: Agent,
     timeout: Duration,
+    /// The field that shows who asks, if anything was said.
+    authorization: Option<String>,
 }
 
 /// What was asked for.
@@ -68,10 +70,10 @@ impl Client {
             Some(node) => node,
             None => env.read("NODE", NodeUrl::parse)?.unwrap_or_default(),
         };
-        Ok(Self::new(node, TIMEOUT))
+        Ok(Self::new(node, TIMEOUT, token(env)?.map(|token| format!("Bearer {token}"))))
     }
 
-    fn new(node: NodeUrl, timeout: Duration) -> Self {
+    fn new(node: NodeUrl, timeout: Duration, authorization: Option<String>) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -82,17 +84,22 @@ impl Client {
             .timeout_global(Some(timeout))
             .build()
             .new_agent();
-        Self { node, agent, timeout }
+        Self { node, agent, timeout, authorization }
     }
 
     /// The same node with another time-out.
     pub fn within(&self, timeout: Duration) -> Self {
-        Self::new(self.node.clone(), timeout)
+        Self::new(self.node.clone(), timeout, self.authorization.clone())
     }
 
     /// Which node.
     pub fn node(&self) -> &NodeUrl {
         &self.node
+    }
+
+    /// What goes into the field `Authorization`.
+    pub fn authorization(&self) -> Option<&str> {
+        self.authorization.as_deref()
     }
 
     /// Any answer, also a refusal.
@@ -128,6 +135,11 @@ impl Client {
     /// What a status that says no means.
     pub fn refusal(&self, answer: &Answer) -> Failure {
         let text = match serde_json::from_slice::<Problem>(&answer.body) {
+            Ok(problem) if answer.status == 401 => one_line(&format!(
+                "{} ({}). It is taken from CHORDKV_TOKEN, or from the file that CHORDKV_TOKEN_FILE names",
+                problem.detail.trim_end_matches('.'),
+                problem.code
+            )),
             Ok(problem) => one_line(&format!("{} ({})", problem.detail, problem.code)),
             Err(_) => format!(
                 "{} answered with status {}; is it the HTTP interface of a chordkv node?",
@@ -139,6 +151,9 @@ impl Client {
 
     fn exchange(&self, ask: &Ask<'_>) -> Result<Answer, ureq::Error> {
         let mut request = Request::builder().method(&ask.method).uri(self.node.with(ask.target));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
         for (name, value) in ask.headers {
             request = request.header(*name, *value);
         }
@@ -197,6 +212,26 @@ impl NoAnswer {
             Self::Lost(text) => Failure::Failed(format!("{text}; what was asked for may have happened all the same")),
         }
     }
+}
+
+/// The user's token. Never part of a message.
+fn token(env: &Env) -> Result<Option<String>, Failure> {
+    let (name, text) = match (env.get("TOKEN"), env.get("TOKEN_FILE")) {
+        (Some(token), _) => ("CHORDKV_TOKEN", token.to_str().unwrap_or_default().to_owned()),
+        (None, Some(path)) => {
+            let failed =
+                |error| Failure::Failed(format!("CHORDKV_TOKEN_FILE: {} cannot be read: {error}", path.display()));
+            ("CHORDKV_TOKEN_FILE", std::fs::read_to_string(path).map_err(failed)?)
+        }
+        (None, None) => return Ok(None),
+    };
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Failure::Usage(format!(
+            "{name} in the environment: it is no token, which is one word of visible ASCII"
+        )));
+    }
+    Ok(Some(token.to_owned()))
 }
 
 #[derive(Deserialize)]

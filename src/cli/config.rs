@@ -106,17 +106,22 @@ fn set(said: &mut NodeArgs, key: &str, value: &DeValue<'_>) -> Result<(), String
         return Err(unknown(key));
     }
     let is_its_kind = match value {
-        DeValue::Array(_) => key == "join",
+        DeValue::Array(_) => LISTS.contains(&key),
         DeValue::Boolean(_) => key == "insecure",
         _ => true,
     };
     let text = text_of(value).filter(|_| is_its_kind);
     let text = text.ok_or_else(|| match key {
         "join" => "join: an array of texts is expected, such as [\"kv1:4000\", \"kv2:4000\"]".to_owned(),
+        "cors_origin" => "cors_origin: an array of texts is expected, such as [\"https://app.example.org\"]".to_owned(),
         _ => format!("{key}: a text in quotes or a whole number is expected, not {}", article(value.type_str())),
     })?;
     if text.is_empty() && key == "join" {
         said.join = Some(Vec::new());
+        return Ok(());
+    }
+    if text.is_empty() && key == "cors_origin" {
+        said.cors_origin = Some(Vec::new());
         return Ok(());
     }
     said.set(key, &text).map_err(|reason| format!("{key} = {text:?}: {reason}"))
@@ -150,6 +155,8 @@ fn article(kind: &str) -> String {
     format!("{} {kind}", if vowel { "an" } else { "a" })
 }
 
+/// Keys whose values may be arrays.
+const LISTS: [&str; 2] = ["join", "cors_origin"];
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[cfg(test)]

@@ -32,6 +32,12 @@ pub(super) struct NodeArgs {
     /// Serve users over HTTP here; port 0 lets the system choose [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR", value_parser = values::listen_addr)]
     pub http: Option<SocketAddr>,
+    /// Ask users for a token of this file: a role (read, write, admin), a token and perhaps a prefix on each line
+    #[arg(long, value_name = "FILE", value_parser = values::file)]
+    pub http_token_file: Option<PathBuf>,
+    /// Web pages that may ask this node, by their origins; * for all [default: none]
+    #[arg(long, value_name = "ORIGIN,...", value_delimiter = ',', value_parser = values::origin)]
+    pub cors_origin: Option<Vec<String>>,
     /// Join the ring of these nodes, by their --advertise addresses [default: create a ring]
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', value_parser = values::host_port)]
     pub join: Option<Vec<HostPort>>,
@@ -91,12 +97,14 @@ pub(super) struct NodeArgs {
 
 impl NodeArgs {
     /// The names that [`Self::set`] takes: keys of the config file; in capitals after `CHORDKV_`, variables.
-    pub const NAMES: [&'static str; 23] = [
+    pub const NAMES: [&'static str; 25] = [
         "listen",
         "advertise",
         "ring_key_file",
         "insecure",
         "http",
+        "http_token_file",
+        "cors_origin",
         "join",
         "data_dir",
         "fsync",
@@ -125,6 +133,8 @@ impl NodeArgs {
             "ring_key_file" => self.ring_key_file = Some(values::file(text)?),
             "insecure" => self.insecure = Some(values::switch(text)?),
             "http" => self.http = Some(values::listen_addr(text)?),
+            "http_token_file" => self.http_token_file = Some(values::file(text)?),
+            "cors_origin" => self.cors_origin = Some(values::origins(text)?),
             "join" => self.join = Some(values::host_ports(text)?),
             "data_dir" => self.data_dir = Some(values::data_dir(text)?),
             "fsync" => self.fsync = Some(values::fsync(text)?),
@@ -168,6 +178,8 @@ impl NodeArgs {
             ring_key_file: self.ring_key_file.or(other.ring_key_file),
             insecure: self.insecure.or(other.insecure),
             http: self.http.or(other.http),
+            http_token_file: self.http_token_file.or(other.http_token_file),
+            cors_origin: self.cors_origin.or(other.cors_origin),
             join: self.join.or(other.join),
             data_dir: self.data_dir.or(other.data_dir),
             fsync: self.fsync.or(other.fsync),

@@ -73,6 +73,8 @@ fn checked(said: NodeArgs, stop_with_stdin: bool) -> Result<NodeSettings, Failur
         advertise,
         ring_key_file: said.ring_key_file,
         http: said.http.unwrap_or(HTTP_DEFAULT),
+        http_token_file: said.http_token_file,
+        cors_origins: said.cors_origin.unwrap_or_default(),
         seeds: said.join.unwrap_or_default().iter().map(|seed| seed.as_str().to_owned()).collect(),
         wishes,
         request_timeout: said.request_timeout.unwrap_or(REQUEST_TIMEOUT_DEFAULT),
@@ -201,7 +203,7 @@ mod tests {
         let node = grammar.find_subcommand("node").unwrap();
         for name in NodeArgs::NAMES {
             assert!(node.get_arguments().any(|arg| arg.get_long() == Some(&name.replace('_', "-"))), "{name}");
-            if ["data_dir", "ring_key_file"].contains(&name) {
+            if ["data_dir", "ring_key_file", "http_token_file"].contains(&name) {
                 // Any text names one.
                 continue;
             }

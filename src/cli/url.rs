@@ -118,7 +118,7 @@ mod tests {
             let target = NodeUrl::default().with(&format!("/v1/kv/{}", encode(key)));
             let asked = parse(
                 HttpRequest { method: "GET".to_owned(), target: target.clone(), ..HttpRequest::default() },
-                &Limits { value_bytes_max: 1 },
+                &Limits { value_bytes_max: 1, origins: Vec::new() },
             );
             let Ok(asked) = asked else { panic!("{target}") };
             assert!(matches!(asked.request, UserRequest::Kv { key: got, .. } if got == Key::new(key).unwrap()));

@@ -227,6 +227,22 @@ pub fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("name a file".to_owned()) } else { Ok(text.into()) }
 }
 
+/// The origin of web pages, as browsers write it, or `*`.
+pub fn origin(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
+    if text == "*" || (!authority.is_empty() && authority.bytes().all(allowed)) {
+        return Ok(text.to_owned());
+    }
+    Err("write an origin as browsers do, in small letters and without a path, such as https://app.example.org, or *"
+        .into())
+}
+
+/// Origins with commas between.
+pub fn origins(text: &str) -> Result<Vec<String>, String> {
+    text.split(',').map(|one| origin(one.trim())).collect()
+}
+
 /// Whether something is so.
 pub fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "write true or false".to_owned())

@@ -60,6 +60,7 @@ pub(super) struct EventLoop {
 /// What is read again on SIGHUP.
 pub(super) struct Files {
     pub ring_key: Option<PathBuf>,
+    pub tokens: Option<PathBuf>,
 }
 
 /// The end of a node that has left: first users get the answers that are still to come, then peers a goodbye.
@@ -301,17 +302,22 @@ impl EventLoop {
 
     /// Reads what can change while the node runs. What cannot be read changes nothing.
     fn reload(&mut self) {
-        let Some(path) = &self.files.ring_key else {
-            info!("told to read files again, and there are none (--ring-key-file)");
-            return;
-        };
-        match RingKeys::load(path) {
-            Ok(keys) => {
+        match self.files.ring_key.as_deref().map(RingKeys::load) {
+            None => info!("told to read files again: there is no ring key (--ring-key-file)"),
+            Some(Ok(keys)) => {
                 info!(keys = keys.count(), "the ring key was read again");
                 self.peers.set_keys(keys);
                 self.drain();
             }
-            Err(why) => warn!("the ring key stays as it was: {why}"),
+            Some(Err(why)) => warn!("the ring key stays as it was: {why}"),
+        }
+        match self.files.tokens.as_deref().map(super::access) {
+            None => info!("told to read files again: there are no tokens (--http-token-file)"),
+            Some(Ok(access)) => {
+                info!(tokens = access.count(), "the tokens were read again");
+                self.users.set_access(access);
+            }
+            Some(Err(why)) => warn!("the tokens stay as they were: {why}"),
         }
     }
 

@@ -14,6 +14,7 @@ mod outbox;
 mod peers;
 mod refusals;
 pub mod ring_key;
+mod secret_file;
 pub mod settings;
 mod storage;
 mod sweep;
@@ -25,6 +26,7 @@ pub use settings::{Fsync, NodeSettings, RunError};
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,12 +38,13 @@ use tracing::info;
 
 use crate::base::limits::{VALUE_BYTES_DEFAULT, VALUE_BYTES_LIMIT};
 use crate::base::{Incarnation, Span};
+use crate::data::http::Access;
 use crate::node::{ChordNode, NodeConfig};
 use crate::wire::Hello;
 use crate::wire::handshake::{PROTOCOL_MAX, PROTOCOL_MIN};
 use clock::Clock;
 use event_loop::{EventLoop, Files, LISTENER, WAKER, Word};
-use http::{HttpConfig, HttpFront};
+use http::{Doors, HttpConfig, HttpFront};
 use peers::Peers;
 use ring_key::Identity;
 use storage::Storage;
@@ -52,6 +55,8 @@ use users::Users;
 const PEER_SHARE: u64 = 4;
 /// Connections to peers, at most.
 const PEERS_MAX: u64 = 4_096;
+/// Of a file of tokens.
+const TOKEN_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Peers that may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
@@ -65,7 +70,7 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
     let (storage, loaded) = Storage::load(settings, drawn.clone())?;
     let listener = bind_peers(settings.listen)?;
     let listen = listener.local_addr().map_err(|error| failure("the peer port is unusable", &error))?;
-    let (front, body_limit) = bind_http(settings, connections_max)?;
+    let (front, body_limit, doors) = bind_http(settings, connections_max)?;
     let http = front.local_addr();
 
     let mut config = node_config(settings, drawn.incarnation(), settings.advertise.unwrap_or(listen), http)?;
@@ -101,14 +106,15 @@ pub fn run(settings: &NodeSettings) -> Result<(), RunError> {
     if settings.stop_with_stdin {
         watch_stdin(words.0.clone(), Arc::clone(&waker)).map_err(broken)?;
     }
-    let users = Users::start(front, body_limit, Arc::clone(&waker)).map_err(broken)?;
+    let users =
+        Users::start(front, body_limit, (doors, settings.cors_origins.clone()), Arc::clone(&waker)).map_err(broken)?;
     // Said only now: whoever reads it may send a signal at once.
     info!(peers = %config.addr, %http, "listening");
     let me = (config.incarnation, config.addr);
     let node = ChordNode::new(config, random_u64()?);
     let clock = Clock::start();
     let parting = None;
-    let files = Files { ring_key: settings.ring_key_file.clone() };
+    let files = Files { ring_key: settings.ring_key_file.clone(), tokens: settings.http_token_file.clone() };
     EventLoop {
         poll,
         clock,
@@ -158,7 +164,13 @@ fn bind_peers(listen: SocketAddr) -> Result<mio::net::TcpListener, RunError> {
     bind().map_err(|error: io::Error| taken("--listen", listen, &error))
 }
 
-fn bind_http(settings: &NodeSettings, peers_max: u64) -> Result<(HttpFront, http::BodyLimit), RunError> {
+/// Who may ask for what.
+fn access(tokens: &Path) -> Result<Access, String> {
+    let text = secret_file::read(tokens, TOKEN_FILE_BYTES_MAX)?;
+    Access::parse(&text).map_err(|why| format!("{}: {why}", tokens.display()))
+}
+
+fn bind_http(settings: &NodeSettings, peers_max: u64) -> Result<(HttpFront, http::BodyLimit, Doors), RunError> {
     // A joiner learns the ring's limit later; until then the largest that any ring may have holds.
     let wished = settings.wishes.value_bytes_max;
     let of_new_ring = settings.seeds.is_empty().then_some(VALUE_BYTES_DEFAULT);
@@ -166,9 +178,13 @@ fn bind_http(settings: &NodeSettings, peers_max: u64) -> Result<(HttpFront, http
     let mut config = HttpConfig::new(settings.http, body_max);
     config.descriptors_reserved = peers_max;
     config.answer_timeout = config.answer_timeout.max(settings.request_timeout + Duration::from_secs(5));
-    let limit = config.max_value.clone();
+    if let Some(tokens) = &settings.http_token_file {
+        let access = access(tokens).map_err(|why| RunError { message: format!("--http-token-file {why}") })?;
+        config.doors.set(access);
+    }
+    let (limit, doors) = (config.max_value.clone(), config.doors.clone());
     let front = HttpFront::bind(config).map_err(|error| taken("--http", settings.http, &error))?;
-    Ok((front, limit))
+    Ok((front, limit, doors))
 }
 
 /// Why an address cannot be listened on, and what to do.

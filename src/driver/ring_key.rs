@@ -4,9 +4,9 @@
 //! has the private half is the node of that incarnation, and nobody else can be.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use base64::Engine;
@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use snow::params::{DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 
+use super::secret_file;
 use crate::base::Incarnation;
 
 /// Bytes of every key here.
@@ -33,27 +34,13 @@ pub struct Identity {
 const KEYS_MAX: usize = 2;
 /// Of the file: two keys and some words about them.
 const FILE_BYTES_MAX: u64 = 4_096;
-/// Mode bits that let others than owner and group at a file.
-const OTHERS: u32 = 0o007;
 /// So that no other digest of the same bytes means the same.
 const INCARNATION_CONTEXT: &[u8] = b"chordkv incarnation 1";
 
 impl RingKeys {
     /// Reads a file of one or two keys, base64 of 32 bytes, one a line; `#` begins a comment. The error says what to do.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("{} cannot be read: {error}", path.display());
-        let file = File::open(path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.mode();
-        if mode & OTHERS != 0 {
-            return Err(format!(
-                "{} may be used by everybody on this host (mode {:03o}): chmod 600 it, and make a new key if others \
-                 could have read it",
-                path.display(),
-                mode & 0o777
-            ));
-        }
-        let mut text = String::new();
-        file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+        let text = secret_file::read(path, FILE_BYTES_MAX)?;
         Self::parse(&text).map_err(|why| format!("{}: {why}", path.display()))
     }
 
@@ -159,7 +146,7 @@ pub(super) fn incarnation_of(public: &[u8]) -> Incarnation {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 

@@ -20,6 +20,10 @@ pub struct NodeSettings {
     pub ring_key_file: Option<PathBuf>,
     /// Where the HTTP interface listens; port 0 lets the system choose.
     pub http: SocketAddr,
+    /// The file with users' tokens; `None`: users need none, but for what only an admin may from elsewhere.
+    pub http_token_file: Option<PathBuf>,
+    /// Origins of web pages that may ask and read answers; `*`: every one.
+    pub cors_origins: Vec<String>,
     /// Whom to join through, `host:port` each; empty to create a ring.
     pub seeds: Vec<String>,
     /// What the operator said about the ring's parameters.

@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::Waker;
 
 use super::clock;
-use super::http::{BodyLimit, HttpFront, HttpHandle, Responder, Ticket};
-use crate::data::http::{Asked, HttpRequest, Limits, Shape, parse, problem};
+use super::http::{BodyLimit, Doors, HttpFront, HttpHandle, Responder, Ticket};
+use crate::data::http::{Access, Asked, HttpRequest, HttpResponse, Limits, Shape, parse, problem};
 use crate::data::{UserReply, UserRequest};
 
 /// The HTTP front, as the loop sees it.
@@ -20,6 +20,7 @@ pub(super) struct Users {
     asked: Receiver<(Ticket, Asked)>,
     shapes: BTreeMap<Ticket, Shape>,
     body_limit: BodyLimit,
+    doors: Doors,
 }
 
 /// Requests between the HTTP threads and the loop. Each private connection has one request in flight, so it is never
@@ -28,19 +29,34 @@ const CHANNEL_MAX: usize = 1_024;
 
 impl Users {
     /// Starts serving. Requests that are understood wake the loop; the others are answered where they are.
-    pub fn start(front: HttpFront, body_limit: BodyLimit, waker: Arc<Waker>) -> io::Result<Self> {
+    pub fn start(
+        front: HttpFront,
+        body_limit: BodyLimit,
+        (doors, origins): (Doors, Vec<String>),
+        waker: Arc<Waker>,
+    ) -> io::Result<Self> {
         let (sender, asked) = crossbeam_channel::bounded(CHANNEL_MAX);
-        let limit = body_limit.clone();
+        let (limit, rules) = (body_limit.clone(), doors.clone());
+        let mut limits = Limits { value_bytes_max: limit.get(), origins };
         let http = front.start(move |ticket, request, responder| {
-            deliver(ticket, request, &limit, &sender, responder, &waker);
+            limits.value_bytes_max = limit.get();
+            match understood(request, &limits, &rules) {
+                Ok(asked) => deliver(ticket, asked, &sender, responder, &waker),
+                Err(response) => responder.answer(ticket, response),
+            }
         })?;
         let responder = http.responder();
-        Ok(Self { http, responder, asked, shapes: BTreeMap::new(), body_limit })
+        Ok(Self { http, responder, asked, shapes: BTreeMap::new(), body_limit, doors })
     }
 
     /// The ring's limit is known.
     pub fn limit_values(&self, bytes: usize) {
         self.body_limit.lower_to(bytes);
+    }
+
+    /// Others may ask for other things from now on.
+    pub fn set_access(&self, access: Access) {
+        self.doors.set(access);
     }
 
     /// The next request.
@@ -78,19 +94,20 @@ impl Users {
     }
 }
 
-fn deliver(
-    ticket: Ticket,
-    request: HttpRequest,
-    limit: &BodyLimit,
-    sender: &Sender<(Ticket, Asked)>,
-    responder: &Responder,
-    waker: &Waker,
-) {
-    let limits = Limits { value_bytes_max: limit.get() };
-    let asked = match parse(request, &limits) {
-        Ok(asked) => asked,
-        Err(response) => return responder.answer(ticket, response),
-    };
+/// What is asked, or why that is not to be. By method and path the gate has decided already.
+fn understood(request: HttpRequest, limits: &Limits, doors: &Doors) -> Result<Asked, HttpResponse> {
+    let access = doors.get();
+    if !access.needs_tokens() {
+        return parse(request, limits);
+    }
+    let field = request.headers.iter().find(|(name, _)| name == "authorization");
+    let authorization = field.map(|(_, value)| value.clone());
+    let asked = parse(request, limits)?;
+    access.covers(authorization.as_deref(), &asked.request).map_err(|denied| asked.shape.refused(denied))?;
+    Ok(asked)
+}
+
+fn deliver(ticket: Ticket, asked: Asked, sender: &Sender<(Ticket, Asked)>, responder: &Responder, waker: &Waker) {
     match sender.try_send((ticket, asked)) {
         Ok(()) => {
             // It fails only once the loop is gone, and then the answer's time-out speaks.

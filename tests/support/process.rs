@@ -69,8 +69,13 @@ impl Process {
     }
 
     pub fn run(args: &[&str]) -> Self {
+        Self::run_in(&[], args)
+    }
+
+    /// The same with these in its environment.
+    pub fn run_in(env: &[(&str, &str)], args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chordkv"));
-        command.args(args);
+        command.args(args).envs(env.iter().copied());
         Self::spawn(command)
     }
 

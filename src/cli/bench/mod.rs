@@ -66,7 +66,8 @@ Examples:
 pub(super) fn bench(client: &Client, args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let authority = client.node().authority().to_owned();
     let to = resolve(&authority)?;
-    let bench = Bench { args, authority, to };
+    let field = client.authorization().map(|text| format!("Authorization: {text}\r\n")).unwrap_or_default();
+    let bench = Bench { args, authority, field, to };
     bench.fill(client)?;
     let measured = bench.measure();
     // What was put is removed whatever became of the measurement.
@@ -96,6 +97,8 @@ fn resolve(authority: &str) -> Result<SocketAddr, Failure> {
 struct Bench<'a> {
     args: &'a BenchArgs,
     authority: String,
+    // A line of the head that shows who asks, or nothing.
+    field: String,
     to: SocketAddr,
 }
 
@@ -206,7 +209,7 @@ impl Bench<'_> {
             Kind::Put => "PUT",
             Kind::Delete => "DELETE",
         };
-        let mut request = format!("{method} /v1/kv/{key} HTTP/1.1\r\nHost: {}\r\n", self.authority);
+        let mut request = format!("{method} /v1/kv/{key} HTTP/1.1\r\nHost: {}\r\n{}", self.authority, self.field);
         if kind != Kind::Put {
             return (request + "\r\n").into_bytes();
         }

@@ -32,6 +32,8 @@ pub struct HttpResponse {
 pub struct Limits {
     /// The largest value of the ring, in bytes.
     pub value_bytes_max: usize,
+    /// Origins of web pages that may ask and read answers; `*`: every one.
+    pub origins: Vec<String>,
 }
 
 impl HttpResponse {

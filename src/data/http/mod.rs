@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Semantics follow RFC 9110 (methods, preconditions, entity tags), errors RFC 9457. Deliberately not here: sockets,
-//! the framing of messages, timeouts and the length of request lines (the gate before the server), tokens, and what a
+//! the framing of messages, timeouts and the length of request lines (the gate before the server), and what a
 //! request does (the node). No clock is read; the wall time is an argument.
 //!
 //! # Spelling
@@ -23,6 +23,8 @@
 //! malformed precondition, a part of a value (`Content-Range`). A body where none has a meaning is ignored, and so is
 //! a `Range` or an `If-Modified-Since`, as RFC 9110 allows.
 
+mod access;
+mod cors;
 mod duration;
 mod etag;
 mod message;
@@ -32,6 +34,7 @@ mod render;
 mod target;
 mod watch;
 
+pub use access::{Access, Asking, CHALLENGE, CHALLENGE_FIELD, Denied, Role};
 pub use duration::duration;
 pub use message::{HttpRequest, HttpResponse, Limits};
 pub use parse::{Asked, parse};

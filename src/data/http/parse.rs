@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::cors;
 use super::duration::duration;
 use super::etag::{Comparison, entity_tags};
 use super::message::{Headers, HttpRequest, HttpResponse, Limits};
@@ -29,21 +30,35 @@ pub struct Asked {
 ///
 /// # Errors
 ///
-/// A ready answer, a problem document with status 400, 404, 405 or 413; nothing was done.
+/// A ready answer: a problem document with status 400, 403, 404, 405 or 413, or what a browser asks beforehand; nothing was
+/// done.
 pub fn parse(request: HttpRequest, limits: &Limits) -> Result<Asked, HttpResponse> {
     let head = request.method == "HEAD";
-    understand(request, head, limits).map_err(|refusal| if head { refusal.without_body() } else { refusal })
+    let origin = cors::allowed(Headers(&request.headers), limits).map(str::to_owned);
+    match understand(request, head, origin.as_deref(), limits) {
+        Ok(mut asked) => {
+            asked.shape.origin = origin;
+            Ok(asked)
+        }
+        Err(refusal) => {
+            let refusal = cors::shown_to(refusal, origin.as_deref());
+            Err(if head { refusal.without_body() } else { refusal })
+        }
+    }
 }
 
-fn understand(request: HttpRequest, head: bool, limits: &Limits) -> Result<Asked, HttpResponse> {
+fn understand(request: HttpRequest, head: bool, origin: Option<&str>, limits: &Limits) -> Result<Asked, HttpResponse> {
     let HttpRequest { method, target, headers, body } = request;
     let (path, query) = split(&target);
     let route = Route::of(path).ok_or_else(|| no_such_path(path))?;
+    if method == "OPTIONS" && origin.is_some() {
+        return Err(cors::preflight(route));
+    }
     if !route.methods().contains(&method.as_str()) {
         return Err(wrong_method(&method, route));
     }
-    if !matches!(method.as_str(), "GET" | "HEAD") {
-        refuse_foreign_page(Headers(&headers))?;
+    if origin.is_none() && !matches!(method.as_str(), "GET" | "HEAD") {
+        cors::refuse_foreign_page(Headers(&headers))?;
     }
     let mut shape = Shape { head, ..Shape::default() };
     let request = match route {
@@ -70,20 +85,6 @@ fn understand(request: HttpRequest, head: bool, limits: &Limits) -> Result<Asked
         Route::Readyz => alone(UserRequest::Readyz, query)?,
     };
     Ok(Asked { request, shape })
-}
-
-/// A web page of another origin may make a browser send writes to a node on the same host. Browsers then name the origin;
-/// programs do not.
-fn refuse_foreign_page(headers: Headers<'_>) -> Result<(), HttpResponse> {
-    let host = headers.all("host").next().unwrap_or_default();
-    let foreign = |origin: &str| origin.split_once("://").is_none_or(|(_, authority)| authority != host);
-    match headers.all("origin").find(|origin| foreign(origin)) {
-        None => Ok(()),
-        Some(origin) => {
-            let detail = format!("a web page of {} may not write here", quoted(origin));
-            Err(problem(403, "foreign_origin", &detail))
-        }
-    }
 }
 
 fn no_such_path(path: &str) -> HttpResponse {
@@ -271,7 +272,7 @@ mod tests {
     use crate::base::{Incarnation, Wall};
     use crate::data::{Item, Page, Tag, UserReply, Version};
 
-    const LIMITS: Limits = Limits { value_bytes_max: 8 };
+    const LIMITS: Limits = Limits { value_bytes_max: 8, origins: Vec::new() };
     const V1: &str = "\"1-2a-00000000000000000000000000000abc\"";
 
     fn version() -> Version {
@@ -724,7 +725,7 @@ mod tests {
             let headers = [("host", "127.0.0.1:8000"), ("origin", origin)];
             let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
             let request = HttpRequest { method: method.to_owned(), target: target.to_owned(), headers, body: vec![] };
-            parse(request, &Limits { value_bytes_max: 10 }).err().map(|refusal| refusal.status)
+            parse(request, &Limits { value_bytes_max: 10, origins: Vec::new() }).err().map(|refusal| refusal.status)
         };
         assert_eq!(ask("POST", "/v1/node/leave", "http://evil.example"), Some(403));
         assert_eq!(ask("PUT", "/v1/kv/a", "null"), Some(403));

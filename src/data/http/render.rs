@@ -6,6 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Serialize;
 
+use super::access::Denied;
+use super::cors::shown_to;
 use super::etag::etag;
 use super::message::HttpResponse;
 use super::problem::{in_trouble, problem, value_too_large};
@@ -20,6 +22,8 @@ pub struct Shape {
     pub(super) head: bool,
     /// The preconditions of a read. Those of a write are part of its command.
     pub(super) condition: Condition,
+    /// The page that asked, if it may read the answer.
+    pub(super) origin: Option<String>,
 }
 
 impl Shape {
@@ -42,7 +46,13 @@ impl Shape {
             UserReply::Failed(failure) => render_failure(failure),
         };
         // A cache may keep what does not forbid it, and a kept answer is not linearizable.
-        let response = response.with("Cache-Control", "no-cache");
+        let response = shown_to(response.with("Cache-Control", "no-cache"), self.origin.as_deref());
+        if self.head { response.without_body() } else { response }
+    }
+
+    /// The answer to a request that was understood and may not be asked.
+    pub fn refused(&self, denied: Denied) -> HttpResponse {
+        let response = shown_to(denied.response(), self.origin.as_deref());
         if self.head { response.without_body() } else { response }
     }
 

@@ -135,7 +135,7 @@ mod tests {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let target = format!("/v1/watch{query}");
         let request = HttpRequest { method: "GET".to_owned(), target, headers, body: Vec::new() };
-        match parse(request, &Limits { value_bytes_max: 8 }) {
+        match parse(request, &Limits { value_bytes_max: 8, origins: Vec::new() }) {
             Ok(asked) => match asked.request {
                 UserRequest::Watch(query) => Ok(query),
                 other => panic!("{other:?}"),

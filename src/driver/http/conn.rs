@@ -9,7 +9,7 @@
 //! ```
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Instant;
 
 use mio::event::Event;
@@ -22,7 +22,7 @@ use super::limits::{
     ANSWER_MARGIN, Budget, DRAIN_MAX, HEAD_MAX, HttpConfig, IDLE_CAPACITY, PARKED_MAX, READ_TURN, SCRATCH, reserve,
 };
 use super::refusal::{self, Refusal};
-use crate::data::http::PARKED_FIELD;
+use crate::data::http::{Asking, Denied, PARKED_FIELD};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -129,6 +129,7 @@ const AGAIN: Step = Step::Continue(());
 /// See the module.
 pub(super) struct Conn {
     stream: TcpStream,
+    from: IpAddr,
     phase: Phase,
     scanner: Scanner,
     /// Received and not yet used: `input[cursor..]`.
@@ -156,9 +157,10 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream, env: &Env) -> Self {
+    pub(super) fn new(stream: TcpStream, from: SocketAddr, env: &Env) -> Self {
         Conn {
             stream,
+            from: from.ip().to_canonical(),
             phase: Phase::Head,
             scanner: Scanner::default(),
             input: Vec::new(),
@@ -316,10 +318,34 @@ impl Conn {
         match head::parse(bytes, env.config.max_value.get()) {
             Ok(head) => {
                 self.cursor += length;
-                self.begin_body(head, env)
+                match self.admits(&head, env) {
+                    Ok(()) => self.begin_body(head, env),
+                    Err(denied) => self.refuse_denied(denied, &head, env),
+                }
             }
             Err(refusal) => self.refuse_and_go_on(&refusal, env),
         }
+    }
+
+    /// Decided before the body, so that nobody fills the budget who may not ask.
+    fn admits(&self, head: &head::Head, env: &Env) -> Result<(), Denied> {
+        let (method, target) = head.asked();
+        let is_local = self.from.is_loopback() && !head.is_forwarded;
+        env.config.doors.get().admits(&Asking { method, target, authorization: head.authorization(), is_local })
+    }
+
+    /// A client whose request has no body may go on: a page may ask again with a token.
+    fn refuse_denied(&mut self, denied: Denied, head: &head::Head, env: &mut Env) -> Step {
+        let refusal = refusal::denied(denied);
+        self.kind = head.kind;
+        if !matches!(head.framing, Framing::None | Framing::Length(0)) {
+            return self.refuse_and_go_on(&refusal, env);
+        }
+        let close = self.close || head.close || env.stopping;
+        debug!(status = refusal.status, code = refusal.code, "HTTP request refused");
+        (self.scanner, self.begun) = (Scanner::default(), false);
+        self.begin_answer(refusal.response(head.kind.head, close), close, env);
+        AGAIN
     }
 
     fn begin_body(&mut self, head: head::Head, env: &mut Env) -> Step {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -226,7 +227,7 @@ impl Gate {
                 return;
             };
             match listener.accept() {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, from)) => self.admit(stream, from),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => {
                         self.accepting = Accepting::Idle;
@@ -269,7 +270,7 @@ impl Gate {
         self.accepting = Accepting::Pending;
     }
 
-    fn admit(&mut self, mut stream: mio::net::TcpStream) {
+    fn admit(&mut self, mut stream: mio::net::TcpStream, from: SocketAddr) {
         if self.conns.len() >= self.conns_max && !self.evict() {
             debug!("an HTTP connection was turned away: all others wait for answers");
             return;
@@ -283,7 +284,7 @@ impl Gate {
             debug!(%error, "an HTTP connection could not be registered");
             return;
         }
-        let key = self.conns.insert(Conn::new(stream, &self.env));
+        let key = self.conns.insert(Conn::new(stream, from, &self.env));
         debug_assert_eq!(token.0, key.0, "the token names the slot");
         self.advance(key);
     }

@@ -27,6 +27,9 @@ const PASSED_ON: [(&str, bool); 15] = [
     ("x-request-id", false),
 ];
 
+/// What proxies say (RFC 7239, RFC 9110 section 7.6.3, and older habits).
+const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+
 /// The bit of `host` among those of [`Seen::passed_on`].
 const HOST_BIT: u32 = 1 << 6;
 const _: () = assert!(matches!(PASSED_ON[6].0.as_bytes(), b"host"), "the bit must be that of the name");
@@ -71,8 +74,28 @@ pub(super) struct Head {
     pub kind: Kind,
     /// The client wants the connection closed after the answer.
     pub close: bool,
+    /// Somebody between says that it passes on what another client asked.
+    pub is_forwarded: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+}
+
+impl Head {
+    /// Method and target.
+    pub(super) fn asked(&self) -> (&str, &str) {
+        let mut words = self.lines().next().unwrap_or_default().split(' ');
+        (words.next().unwrap_or_default(), words.next().unwrap_or_default())
+    }
+
+    /// The field `Authorization`, which stands at most once.
+    pub(super) fn authorization(&self) -> Option<&str> {
+        self.lines().find_map(|line| line.strip_prefix("authorization: "))
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        // ASCII only, see `copy_field` and `check_target`.
+        str::from_utf8(&self.canonical).unwrap_or_default().split("\r\n")
+    }
 }
 
 /// Finds the end of a head, looking at each byte once however it arrives, and refuses bare CR and LF on its way.
@@ -139,6 +162,7 @@ pub(super) fn parse(head: &[u8], body_max: usize) -> Result<Head, Refusal> {
         framing,
         kind: Kind::of(method),
         close: seen.close || version_minor == 0,
+        is_forwarded: seen.forwarded > 0,
         expects_continue: seen.expects_continue && version_minor == 1,
     })
 }
@@ -198,6 +222,7 @@ struct Seen {
     chunked: bool,
     close: bool,
     expects_continue: bool,
+    forwarded: u32,
     /// One bit for each of [`PASSED_ON`].
     passed_on: u32,
 }
@@ -253,6 +278,8 @@ fn note_field(name: &str, value: &[u8], seen: &mut Seen) -> Result<(), Refusal> 
             return Err(refusal::BAD_EXPECTATION);
         }
         seen.expects_continue = true;
+    } else if FORWARDED.iter().any(|forwarded| name.eq_ignore_ascii_case(forwarded)) {
+        seen.forwarded += 1;
     }
     Ok(())
 }

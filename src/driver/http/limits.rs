@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::doors::Doors;
+
 /// Largest head of a request: request line and header fields, with the empty line.
 pub(super) const HEAD_MAX: usize = 16 * 1024;
 /// Largest request target.
@@ -86,6 +88,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Largest body of a request in bytes; more is 413. A ring that is joined later may lower it.
     pub max_value: BodyLimit,
+    /// Who may ask for what.
+    pub doors: Doors,
     /// Private connections to `tiny_http`, each with one request in flight and one thread. Durable writes per second are
     /// bounded by this number over the time of a commit: 32 suits commits under a millisecond, 64 slower ones.
     pub workers: usize,
@@ -118,6 +122,7 @@ impl HttpConfig {
         HttpConfig {
             listen,
             max_value: BodyLimit::new(max_value),
+            doors: Doors::default(),
             workers: 32,
             connections_max: 8192,
             descriptors_reserved: 0,

@@ -13,6 +13,7 @@
 mod backend;
 mod chunked;
 mod conn;
+mod doors;
 mod gate;
 mod head;
 mod lane;
@@ -33,6 +34,7 @@ use tracing::error;
 
 pub use crate::data::http::{HttpRequest, HttpResponse};
 pub use backend::Responder;
+pub use doors::Doors;
 pub use limits::{BodyLimit, HttpConfig};
 
 use backend::{Backend, SocketDir, Work};

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use crate::data::http::{HttpResponse, PROBLEM_TYPE, problem, reason};
+use crate::data::http::{CHALLENGE, CHALLENGE_FIELD, Denied, HttpResponse, PROBLEM_TYPE, problem, reason};
 
 /// Seconds that a client should wait where the gate is overloaded.
 const RETRY_AFTER_S: u32 = 1;
@@ -91,6 +91,12 @@ pub(super) const fn body_too_large(limit: usize) -> Refusal {
     Refusal { limit: Some(limit), ..refusal(413, "body_too_large", detail) }
 }
 
+/// The answer to somebody who may not ask this.
+pub(super) fn denied(denied: Denied) -> Refusal {
+    let (status, code, detail) = denied.told();
+    refusal(status, code, detail)
+}
+
 /// The answer where the application's was lost on its way, for a `safe` method or one that writes.
 pub(super) const fn lost(safe: bool) -> Refusal {
     if safe { READ_LOST } else { WRITE_UNKNOWN }
@@ -132,6 +138,9 @@ impl Refusal {
         if self.retry {
             // Writing to a string cannot fail.
             let _ = write!(head, "retry-after: {RETRY_AFTER_S}\r\n");
+        }
+        if self.status == 401 {
+            let _ = write!(head, "{CHALLENGE_FIELD}: {CHALLENGE}\r\n");
         }
         if close {
             head.push_str("connection: close\r\n");
