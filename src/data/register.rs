@@ -331,8 +331,9 @@ fn operate_in_doubt(
     // Something was there, as somebody knows by its damage.
     let outcome = if record.is_some() { Outcome::Replaced(version) } else { Outcome::Deleted };
     let mut recent = current.recent.clone();
-    // Operations before this one may have been forgotten with what cannot be read.
-    recent.evicted = recent.evicted.max(Some(id.issued));
+    // Operations before this moment may have been forgotten with what cannot be read, also such that were asked after this
+    // one, which may have waited for long.
+    recent.evicted = recent.evicted.max(Some(id.issued.max(now)));
     recent.remember(id, &outcome);
     Ok(Operated { state: Some(State { record, recent, doubtful: false }), outcome })
 }
@@ -415,6 +416,19 @@ mod tests {
         let certain = certain.state.as_ref();
         let tried_before = operate(certain, (id(40), &put("d")), true, ballot(0, 32), Wall(9));
         assert_eq!(tried_before, Err(Refusal::Forgotten));
+        // What ended the doubt was asked at 41 and carried out at 60: until then anything may have been.
+        let waited =
+            operate(doubtful, (id(41), &put("c")), false, ballot(0, 31), Wall(60)).expect("whatever was there");
+        for (n, expected) in [(59, Some(Refusal::Forgotten)), (61, None)] {
+            let again = operate(
+                waited.state.as_ref(),
+                (id(n), &Command::Delete(Condition::default())),
+                true,
+                ballot(0, 32),
+                Wall(62),
+            );
+            assert_eq!(again.err(), expected, "asked at {n}");
+        }
         assert!(operate(certain, (id(42), &Command::Get), false, ballot(0, 32), Wall(9)).is_ok());
         let nothing = operate(None, (id(40), &Command::Get), false, ballot(0, 1), Wall(9)).expect("a read");
         assert_eq!(nothing, Operated { state: None, outcome: Outcome::NotFound });
