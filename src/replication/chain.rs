@@ -192,7 +192,25 @@ impl Chain {
         for known in older {
             known.frozen = true;
         }
+        self.complete_what_was_before();
         news
+    }
+
+    /// Whoever has the records of a view has what was chosen in all those before it: their records came from a majority each
+    /// time. To fetch those of an earlier one all the same would take out of the store what is newer.
+    pub(super) fn complete_what_was_before(&mut self) {
+        let me = self.me;
+        let Some(latest) = self.known.iter().rfind(|known| known.complete).map(|known| known.view.epoch) else {
+            return;
+        };
+        let lacking = |known: &&Known| known.view.epoch < latest && known.view.has(me) && !known.complete;
+        let before: Vec<u64> = self.known.iter().filter(lacking).map(|known| known.view.epoch).collect();
+        for epoch in before {
+            if let Some(known) = self.at_mut(epoch) {
+                known.complete = true;
+            }
+            self.is_complete_at(epoch, me);
+        }
     }
 
     // ----- the vote on the next view -----
@@ -260,6 +278,7 @@ impl Chain {
         if let Some(known) = self.at_mut(epoch) {
             known.complete = true;
         }
+        self.complete_what_was_before();
         self.is_complete_at(epoch, me);
     }
 
@@ -412,6 +431,25 @@ mod tests {
         assert_eq!(chain.served(), None, "that one is over");
         assert!(chain.give(2), "and yet its records may be needed");
         assert_eq!(chain.wanted(), [(view(3, &[1, 4, 5]), view(2, &[1, 2, 4]))]);
+    }
+
+    /// It fetched records of long ago while it served, and took for gone what they do not have.
+    #[test]
+    fn whoever_has_the_newest_records_fetches_none_of_those_before() {
+        let views = [view(1, &[1, 2, 3]), view(2, &[1, 2, 4]), view(3, &[1, 4, 5]), view(4, &[4, 5, 1])];
+        let mut chain = Chain::new(who(4));
+        chain.learn(&[views[0].clone(), views[2].clone(), views[3].clone()]);
+        chain.complete(4);
+        assert_eq!((chain.wanted(), chain.served()), (Vec::new(), Some(&views[3])));
+        assert!(chain.has_records(3) && chain.give(3), "what others may need of those is here");
+        assert!(chain.learn(&views), "it hears of one between");
+        assert_eq!((chain.wanted(), chain.served()), (Vec::new(), Some(&views[3])));
+        assert!(chain.has_records(2) && !chain.has_records(1), "of the first it was no member");
+        // One that is complete says nothing of those that follow.
+        let mut chain = Chain::new(who(4));
+        chain.learn(&views);
+        chain.complete(3);
+        assert_eq!(chain.wanted(), [(views[3].clone(), views[2].clone())]);
     }
 
     #[test]

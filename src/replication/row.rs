@@ -67,7 +67,9 @@ impl Chain {
                 ..Known::new(View { epoch: epoch.parse().ok()?, members })
             });
         }
-        chain.known.is_sorted_by(|a, b| a.view.epoch < b.view.epoch).then_some(chain)
+        let is_sorted = chain.known.is_sorted_by(|a, b| a.view.epoch < b.view.epoch);
+        chain.complete_what_was_before();
+        is_sorted.then_some(chain)
     }
 }
 

@@ -112,6 +112,10 @@ impl Copies {
             held.fetching = None;
             return;
         };
+        if held.fetching.as_ref().is_some_and(|fetching| fetching.mended == Mended::UnderWay) {
+            // What is on its way to the store must not come after what another view's records bring there.
+            return;
+        }
         // What is begun goes on, unless something newer is to be had or nobody gives anything.
         let mut pair = 0;
         if let Some(fetching) = held.fetching.as_ref().filter(|fetching| fetching.newest == *newest) {

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Measures a ring of five beside three members of etcd on this machine, in turns.
+"""Measures a ring of five beside three members of etcd, and three nodes of Garage, on this machine, in turns.
 
-Needs etcd and wrk (Debian: etcd-server, wrk). Everything runs on loopback, under a directory of
-its own, and only processes started here are ended. Use: beside_etcd.py PROGRAM [ROUNDS]
+Needs etcd and wrk (Debian: etcd-server, wrk); Garage's part runs where GARAGE names its program (cargo install garage).
+Everything runs on loopback, under a directory of its own, and only processes started here are ended.
+Use: [GARAGE=PROGRAM] beside.py PROGRAM [ROUNDS]
 """
 
 import base64
+import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -20,7 +23,8 @@ import time
 
 PROGRAM = sys.argv[1]
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-HOME = tempfile.mkdtemp(prefix="beside-etcd-")
+GARAGE = os.environ.get("GARAGE")
+HOME = tempfile.mkdtemp(prefix="beside-")
 KEYS = 1000
 SECONDS = 6
 
@@ -54,7 +58,103 @@ request = function()
   local value = string.rep("0", 126) .. string.format("%%010d", n)
   return wrk.format("POST", "/v3/kv/put", nil, '{"key":"' .. b64 .. '","value":"' .. value .. '"}')
 end""",
+    # Requests of Garage's K2V are signed beforehand: in Lua that would be what is measured.
+    "garage": """
+local n, asks = 0, {}
+for line in io.lines("%(asks)s") do
+  local path, date, signature = line:match("(%%S+) (%%S+) (.+)")
+  asks[#asks + 1] = {path, {["x-amz-date"] = date, ["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD",
+    ["accept"] = "application/octet-stream", ["authorization"] = signature}}
+end
+request = function()
+  n = n + 1
+  local ask = asks[(n - 1) %% #asks + 1]
+  if "%(what)s" == "get" then return wrk.format("GET", ask[1], ask[2]) end
+  return wrk.format("PUT", ask[1], ask[2], string.rep("0", 90) .. string.format("%%010d", n))
+end""",
 }
+if not GARAGE:
+    del WRK["garage"]
+
+
+class Garage:
+    """Three nodes of Garage with three copies of each item, as its manual sets them up; `http` holds the ports of K2V."""
+
+    kind = "garage"
+
+    def __init__(self, base):
+        self.processes, self.http, self.turn = [], [base + 200 + n for n in range(3)], 0
+        secret = os.urandom(32).hex()
+        for n in range(3):
+            where = f"{HOME}/garage-{n}"
+            os.makedirs(where)
+            with open(f"{where}/garage.toml", "w") as file:
+                file.write(
+                    f'metadata_dir = "{where}/meta"\ndata_dir = "{where}/data"\ndb_engine = "sqlite"\n'
+                    f'replication_factor = 3\nrpc_bind_addr = "127.0.0.1:{base + n}"\n'
+                    f'rpc_public_addr = "127.0.0.1:{base + n}"\nrpc_secret = "{secret}"\n'
+                    f'[s3_api]\ns3_region = "garage"\napi_bind_addr = "127.0.0.1:{base + 100 + n}"\n'
+                    f'[k2v_api]\napi_bind_addr = "127.0.0.1:{self.http[n]}"\n'
+                )
+            log = open(f"{where}.log", "w")
+            self.processes.append(subprocess.Popen([GARAGE, "-c", f"{where}/garage.toml", "server"], stdout=log, stderr=log))
+        try:
+            self.form()
+        except BaseException:
+            self.end()
+            raise
+
+    def said(self, *words, of=0):
+        command = [GARAGE, "-c", f"{HOME}/garage-{of}/garage.toml", *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout
+
+    def form(self):
+        until(lambda: all(self.said("node", "id", "-q", of=n) for n in range(3)), "garage runs")
+        names = [self.said("node", "id", "-q", of=n).strip() for n in range(3)]
+        for name in names[1:]:
+            until(lambda: "Success" in self.said("node", "connect", name), "garage is connected")
+        for name in names:
+            self.said("layout", "assign", "-z", "here", "-c", "1G", name.split("@")[0])
+        self.said("layout", "apply", "--version", "1")
+        said = self.said("key", "create", "beside")
+        fields = dict(line.split(":", 1) for line in said.splitlines() if line.count(":") == 1)
+        self.key, self.secret = fields["Key ID"].strip(), fields["Secret key"].strip()
+        self.said("bucket", "create", "bench")
+        self.said("bucket", "allow", "--read", "--write", "bench", "--key", "beside")
+        until(lambda: self.put(self.http[0], "warm", b"up"), "garage is ready")
+
+    def signed(self, method, port, key):
+        """Path, date and signature (AWS signature version 4) of a request that is good for some minutes."""
+        date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        names, plain = "host;x-amz-content-sha256;x-amz-date", "UNSIGNED-PAYLOAD"
+        fields = f"host:127.0.0.1:{port}\nx-amz-content-sha256:{plain}\nx-amz-date:{date}\n"
+        canonical = f"{method}\n/bench/bench\nsort_key={key}\n{fields}\n{names}\n{plain}"
+        scope = f"{date[:8]}/garage/k2v/aws4_request"
+        text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        secret = ("AWS4" + self.secret).encode()
+        for part in (*scope.split("/"), text):
+            secret = hmac.new(secret, part.encode(), hashlib.sha256).digest()
+        signature = f"AWS4-HMAC-SHA256 Credential={self.key}/{scope},SignedHeaders={names},Signature={secret.hex()}"
+        return f"/bench/bench?sort_key={key}", date, signature
+
+    def put(self, port, key, value):
+        path, date, signature = self.signed("PUT", port, key)
+        fields = {"x-amz-date": date, "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "authorization": signature}
+        return ask(port, "PUT", path, value, fields=fields)[0] in (200, 204)
+
+    def asks(self, what):
+        """A file of requests. Puts are of keys that are not there: of others they would add one value to another."""
+        self.turn += 1
+        keys = [f"bench-{n:06}" for n in range(KEYS)] if what == "get" else [f"put-{self.turn}-{n}" for n in range(60_000)]
+        method = what.upper()
+        with open(f"{HOME}/asks", "w") as file:
+            file.writelines(" ".join(self.signed(method, self.http[1], key)) + "\n" for key in keys)
+        return f"{HOME}/asks"
+
+    def end(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
 
 
 class Cluster:
@@ -116,11 +216,11 @@ class Cluster:
             process.wait()
 
 
-def ask(port, method, path, body=None, within=10):
+def ask(port, method, path, body=None, within=10, fields=None):
     """Status and body; status 0 where there was no answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within)
     try:
-        connection.request(method, path, body)
+        connection.request(method, path, body, fields or {})
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
@@ -141,11 +241,12 @@ def wrk(cluster, what):
     """Requests per second at 50 connections through one node."""
     script = f"{HOME}/{cluster.kind}-{what}.lua"
     with open(script, "w") as file:
-        file.write(WRK[cluster.kind] % {"keys": KEYS, "what": what})
+        asks = cluster.asks(what) if cluster.kind == "garage" else ""
+        file.write(WRK[cluster.kind] % {"keys": KEYS, "what": what, "asks": asks})
     url = f"http://127.0.0.1:{cluster.http[1]}"
     command = ["wrk", "-t1", "-c50", f"-d{SECONDS}s", "-s", script, url]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in said and what == "put":
+    if "Non-2xx" in said:
         raise SystemExit(said)
     return float(next(line.split()[1] for line in said.splitlines() if "Requests/sec" in line))
 
@@ -223,6 +324,16 @@ def main():
             finally:
                 cluster.end()
         clear()
+        if GARAGE:
+            garage = Garage(24000 + 500 * turn)
+            try:
+                for n in range(KEYS):
+                    garage.put(garage.http[0], f"bench-{n:06}", b"0" * 100)
+                for what in ("get", "put"):
+                    figures["garage"][what].append(wrk(garage, what))
+            finally:
+                garage.end()
+            clear()
         cluster = Cluster("chordkv", 5, 23000 + 200 * turn)
         try:
             print("chordkv: every one of 2,000 keys written %.2f s after a kill, %d failed" % every_key(cluster), flush=True)
