@@ -12,6 +12,11 @@ pub struct SlotRun {
 }
 
 impl SlotRun {
+    /// Whether a slot is one of them.
+    pub fn has(self, slot: Slot) -> bool {
+        slot.0.checked_sub(self.first.0).is_some_and(|nth| nth < self.count)
+    }
+
     /// The slots of the run. Those that the ring does not have are left out: a peer may say anything.
     pub fn slots(self, space: KeySpace) -> impl Iterator<Item = Slot> {
         let end = self.first.0.saturating_add(self.count).min(space.slots());

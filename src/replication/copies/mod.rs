@@ -40,7 +40,7 @@ use self::recover::{Recovering, Waiting};
 pub use self::recover::{Recovery, SURVEYED_AT_ONCE};
 use self::repair::Repair;
 pub use self::repair::{COMPARED_RANGES_MAX, COMPARED_SLOTS_MAX, REPAIR_RATE_DEFAULT};
-use super::chain::{Chain, MEMBERS_MAX};
+use super::chain::Chain;
 use super::view::{View, Views};
 use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Timers};
 use crate::data::{Answer, Cursor, Done, Hint, Key, KeySpace, Slot, Work};
@@ -541,52 +541,6 @@ impl Copies {
                 }
             }
         }
-    }
-
-    /// Hears of views of a slot, oldest first.
-    pub fn hear(&mut self, now: Time, slot: Slot, views: &[View]) {
-        let is_sane = |view: &View| (1..=MEMBERS_MAX).contains(&view.members.len());
-        if !self.space.holds(slot) || !views.iter().all(is_sane) || !views.is_sorted_by_key(|view| view.epoch) {
-            return;
-        }
-        let Some(newest) = views.last() else { return };
-        self.views.learn(slot, newest.clone());
-        self.give_up_forced(slot, views);
-        let me = self.me.incarnation;
-        let over = self.over.get(&slot).copied().unwrap_or(0);
-        if !self.held.contains_key(&slot) && views.iter().any(|view| view.epoch > over && view.has(me)) {
-            let chain = self.fresh_chain(slot);
-            self.held.insert(slot, Held::new(chain));
-        }
-        let Some(held) = self.held.get_mut(&slot) else { return };
-        let before = held.chain.served().map(|view| view.epoch);
-        if !held.chain.learn(views) {
-            return;
-        }
-        self.placing.changed = Some(now);
-        if held.chain.is_free() {
-            // It was invited, and others were chosen.
-            self.drop_slot(slot);
-            return;
-        }
-        (held.election, held.inviting, held.hopeless_until) = (None, None, None);
-        held.recovers_no_longer();
-        // Nobody can have its records yet.
-        (held.asked, held.asks) = (Some(now), 0);
-        if before.is_some() && held.chain.served().map(|view| view.epoch) != before {
-            held.leads = None;
-            held.lost.clear();
-            self.end_operations(now, slot);
-        }
-        self.write_down(vec![slot]);
-        self.effects.push_back(CopiesEffect::Restless);
-        self.fetch(now, slot);
-    }
-
-    /// Of a slot of which nothing is kept.
-    fn fresh_chain(&self, slot: Slot) -> Chain {
-        let over = self.over.get(&slot).copied().filter(|_| !self.mutated(Mutation::ForgetsTheEnd));
-        Chain::after(self.me.incarnation, over.unwrap_or(0))
     }
 
     /// What was heard of a slot led nowhere.

@@ -5,9 +5,11 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use super::message::CopyMessage;
+use super::mutation::Mutation;
 use super::{Copies, CopiesEffect, Held, Timer};
 use crate::base::{Contact, Span, Time, in_arc};
 use crate::data::Slot;
+use crate::replication::chain::{Chain, MEMBERS_MAX};
 use crate::replication::{SlotRun, View, runs_of, runs_of_slots};
 
 /// Between two comparisons with somebody, from half of it to one and a half; while views change, and for a while after.
@@ -62,6 +64,58 @@ impl Copies {
         for views in views.chunks(NOTICED_AT_ONCE) {
             self.send(to, CopyMessage::Notice { views: views.to_vec() });
         }
+    }
+
+    /// Hears of views of a slot, oldest first.
+    pub fn hear(&mut self, now: Time, slot: Slot, views: &[View]) {
+        let is_sane = |view: &View| (1..=MEMBERS_MAX).contains(&view.members.len());
+        if !self.space.holds(slot) || !views.iter().all(is_sane) || !views.is_sorted_by_key(|view| view.epoch) {
+            return;
+        }
+        let Some(newest) = views.last() else { return };
+        let is_news = self.views.learn(slot, newest.clone());
+        self.give_up_forced(slot, views);
+        let me = self.me.incarnation;
+        let over = self.over.get(&slot).copied().unwrap_or(0);
+        if !self.held.contains_key(&slot) && views.iter().any(|view| view.epoch > over && view.has(me)) {
+            let chain = self.fresh_chain(slot);
+            self.held.insert(slot, Held::new(chain));
+        }
+        let Some(held) = self.held.get_mut(&slot) else {
+            if is_news && self.placing.own.iter().any(|run| run.has(slot)) {
+                // Its owner need not be a member, and may have to wish for others.
+                self.effects.push_back(CopiesEffect::Restless);
+            }
+            return;
+        };
+        let before = held.chain.served().map(|view| view.epoch);
+        if !held.chain.learn(views) {
+            return;
+        }
+        self.placing.changed = Some(now);
+        if held.chain.is_free() {
+            // It was invited, and others were chosen.
+            self.drop_slot(slot);
+            return;
+        }
+        (held.election, held.inviting, held.hopeless_until) = (None, None, None);
+        held.recovers_no_longer();
+        // Nobody can have its records yet.
+        (held.asked, held.asks) = (Some(now), 0);
+        if before.is_some() && held.chain.served().map(|view| view.epoch) != before {
+            held.leads = None;
+            held.lost.clear();
+            self.end_operations(now, slot);
+        }
+        self.write_down(vec![slot]);
+        self.effects.push_back(CopiesEffect::Restless);
+        self.fetch(now, slot);
+    }
+
+    /// Of a slot of which nothing is kept.
+    pub(super) fn fresh_chain(&self, slot: Slot) -> Chain {
+        let over = self.over.get(&slot).copied().filter(|_| !self.mutated(Mutation::ForgetsTheEnd));
+        Chain::after(self.me.incarnation, over.unwrap_or(0))
     }
 
     pub(super) fn on_notice(&mut self, now: Time, views: Vec<(SlotRun, Vec<View>)>) {
@@ -205,5 +259,30 @@ impl Copies {
             self.notify(from, &runs_of(newer));
         }
         self.ask_views(from, &older);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Capacity, Incarnation, Rng};
+    use crate::data::KeySpace;
+
+    /// Else a slot that has lost a member stays so: its owner holds nothing of it and would look no more.
+    #[test]
+    fn an_owner_that_is_no_member_looks_again_when_it_hears_of_another_view() {
+        let member = |n: u16| Contact::new(Capacity::MAX, ([10, 0, 0, 1], n).into(), Incarnation(n.into()));
+        let view = |epoch, members: &[u16]| View { epoch, members: members.iter().map(|n| member(*n)).collect() };
+        let space = KeySpace::new(Capacity::MAX, 3).expect("eight slots");
+        let mut owner = Copies::new(member(9), space, 3, Rng::new(1));
+        owner.placing.own = vec![SlotRun { first: Slot(4), count: 2 }];
+        let mut is_restless = |slot, view| {
+            owner.hear(Time(1), slot, &[view]);
+            std::iter::from_fn(|| owner.poll_effect()).any(|effect| matches!(effect, CopiesEffect::Restless))
+        };
+        assert!(is_restless(Slot(5), view(14, &[1, 2, 3])));
+        assert!(is_restless(Slot(5), view(17, &[1, 2])));
+        assert!(!is_restless(Slot(5), view(17, &[1, 2])), "no news");
+        assert!(!is_restless(Slot(6), view(17, &[1, 2])), "it is another's");
     }
 }
