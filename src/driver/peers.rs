@@ -178,11 +178,8 @@ impl Peers {
     }
 
     fn dial(&mut self, now: Time, registry: &Registry, addr: SocketAddr, dialled: Dialled) {
-        let socket = if self.count() >= self.connections_max {
-            Err(io::Error::other("too many connections"))
-        } else {
-            TcpStream::connect(addr)
-        };
+        let socket =
+            if self.makes_room(now) { TcpStream::connect(addr) } else { Err(io::Error::other("too many connections")) };
         let ring = self.local.ring.map(|params| params.ring);
         let tunnel = || self.credentials.clone().map(|credentials| Tunnel::dial(credentials, ring));
         let connection = socket.map(|socket| Connection::new(socket, Way::Dialled(Dialled::default()), tunnel(), now));
@@ -252,7 +249,7 @@ impl Peers {
         for _ in 0..ACCEPT_TURN {
             match self.listener.accept() {
                 Ok((socket, from)) => {
-                    if self.count() >= self.connections_max {
+                    if !self.makes_room(now) {
                         self.refusals.note(now, Reason::Busy, from, "there are too many connections");
                         continue;
                     }
@@ -273,6 +270,24 @@ impl Peers {
         }
         // Edge-triggered: whoever stops before the queue is empty must come back by itself.
         self.accept_again = Some(now + ACCEPT_PAUSE);
+    }
+
+    /// Whether one more connection may be. Of those that strangers have opened the one goes first that has said longest
+    /// nothing of who it is: members never wait for them.
+    fn makes_room(&mut self, now: Time) -> bool {
+        if self.count() < self.connections_max {
+            return true;
+        }
+        let strangers = self.slots.iter().enumerate().filter_map(|(at, slot)| {
+            let connection = slot.connection.as_ref().filter(|it| it.from.is_some() && it.phase == Phase::Greeting)?;
+            Some((connection.phase_since, at))
+        });
+        let Some((_, at)) = strangers.min() else { return false };
+        if let Some(from) = self.slots[at].connection.as_ref().and_then(|connection| connection.from) {
+            self.refusals.note(now, Reason::Busy, from, "it has not said who it is, and others need the place");
+        }
+        self.end(at, &io::Error::other("others need its place"));
+        true
     }
 
     fn add(&mut self, now: Time, registry: &Registry, mut connection: Connection) -> io::Result<usize> {

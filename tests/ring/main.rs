@@ -6,6 +6,7 @@ mod support;
 
 mod backup;
 mod changing;
+mod crowds;
 mod failing;
 mod forming;
 mod hostile;

@@ -1,0 +1,137 @@
+//! Crowds of strangers on both ports at once: users and members do not wait for them.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Node, PATIENCE, Ring, alone, ring_key, ring_of, wait_until};
+
+/// Connections that are open at a time, half of them to peers' ports.
+const CROWD: usize = 800;
+/// What a user waits for at most, of a hundred requests all but one.
+const P99_MAX: Duration = Duration::from_millis(100);
+const GROWTH_MAX_KIB: u64 = 16 << 10;
+const SPAN: Duration = Duration::from_secs(6);
+
+fn status_of(node: &Node, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.id())).expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+fn descriptors_of(node: &Node) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", node.id())).expect("Linux").count()
+}
+
+/// One stranger: what it says at once, and then a byte at a time, for ever.
+struct Stranger {
+    to: SocketAddr,
+    begin: &'static [u8],
+    drip: &'static [u8],
+    stream: Option<TcpStream>,
+}
+
+impl Stranger {
+    fn at(ring: &Ring, nth: usize) -> Self {
+        let node = &ring.nodes[nth % ring.nodes.len()];
+        let (to, begin, drip): (_, &[u8], &[u8]) = match nth % 8 {
+            0 => (node.peers, b"", b""),
+            1 => (node.peers, b"CHKV\x01\x02\x02", b"\0"),
+            2 => (node.peers, &[0, 0, 1, 0], &[8]),
+            3 => (node.peers, &[0xff; 600], &[0xff]),
+            4 => (node.http, b"", b""),
+            5 => (node.http, b"GET /v1/kv/a HTTP/1.1\r\nHost: h\r\nX: ", b"x"),
+            6 => (node.http, b"PUT /v1/kv/stranger HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n", b"v"),
+            _ => (node.http, b"GET / HTTP/2.0\r\n\r\n", b""),
+        };
+        Self { to, begin, drip, stream: None }
+    }
+
+    /// Comes, comes again where it was sent away, or says a little more.
+    fn go_on(&mut self) {
+        let Some(stream) = &mut self.stream else {
+            if let Ok(mut stream) = TcpStream::connect_timeout(&self.to, Duration::from_secs(1)) {
+                stream.set_nonblocking(true).expect("a socket");
+                let _ = stream.write(self.begin);
+                self.stream = Some(stream);
+            }
+            return;
+        };
+        let is_over = match stream.read(&mut [0; 1_024]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        };
+        if is_over || stream.write(self.drip).is_err_and(|error| error.kind() != ErrorKind::WouldBlock) {
+            self.stream = None;
+        }
+    }
+}
+
+/// Puts and gets through every node in turn until told to stop; how long each took.
+fn use_it(ring: &Ring, stop: &AtomicBool) -> Vec<Duration> {
+    let mut clients: Vec<Client> = ring.clients();
+    let mut times = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let count = times.len();
+        let (key, at) = (format!("key-{}", count % 100).into_bytes(), count % clients.len());
+        let start = Instant::now();
+        let answer = if count.is_multiple_of(2) { clients[at].put(&key, b"value") } else { clients[at].read(&key) };
+        let status = answer.expect("an answer").status;
+        assert!([200, 201, 204, 404].contains(&status), "{status}");
+        times.push(start.elapsed());
+        thread::sleep(Duration::from_millis(2));
+    }
+    times
+}
+
+fn crowds_do_not_matter(args: &[&str]) {
+    let ring = ring_of(3, args);
+    let stop = AtomicBool::new(false);
+    let before: Vec<(u64, usize)> =
+        ring.nodes.iter().map(|node| (status_of(node, "VmRSS:"), descriptors_of(node))).collect();
+    let mut crowd: Vec<Stranger> = (0..CROWD).map(|nth| Stranger::at(&ring, nth)).collect();
+    let (mut times, grown) = thread::scope(|scope| {
+        let user = scope.spawn(|| use_it(&ring, &stop));
+        let (start, mut grown) = (Instant::now(), 0);
+        while start.elapsed() < SPAN {
+            crowd.iter_mut().for_each(Stranger::go_on);
+            for (node, (resident, _)) in ring.nodes.iter().zip(&before) {
+                grown = grown.max(status_of(node, "VmRSS:").saturating_sub(*resident));
+            }
+        }
+        let open = crowd.iter().filter(|stranger| stranger.stream.is_some()).count();
+        assert!(open > CROWD / 2, "only {open} strangers are there");
+        stop.store(true, Ordering::Relaxed);
+        (user.join().expect("no failed request"), grown)
+    });
+    times.sort_unstable();
+    let p99 = times[times.len() * 99 / 100];
+    println!("{} requests, p50 {:?}, p99 {p99:?}, {grown} KiB more", times.len(), times[times.len() / 2]);
+    assert!(times.len() > 200 && p99 <= P99_MAX, "{} requests, p99 {p99:?}", times.len());
+    assert!(grown <= GROWTH_MAX_KIB, "{grown} KiB");
+
+    crowd.clear();
+    ring.wait_settled();
+    for (node, (_, descriptors)) in ring.nodes.iter().zip(&before) {
+        wait_until("the strangers' descriptors are given back", PATIENCE, || descriptors_of(node) <= descriptors + 40);
+        let lines = node.said().iter().filter(|line| line.contains("a peer is refused")).count();
+        assert!(lines <= 20, "{lines} lines about strangers");
+        node.has_not_panicked();
+    }
+}
+
+#[test]
+fn eight_hundred_strangers_on_both_ports_of_a_ring_without_a_key_keep_nobody_waiting() {
+    let _turn = alone();
+    crowds_do_not_matter(&[]);
+}
+
+#[test]
+fn eight_hundred_strangers_on_both_ports_of_a_ring_with_a_key_keep_nobody_waiting() {
+    let _turn = alone();
+    let dir = tempfile::tempdir().expect("a directory");
+    crowds_do_not_matter(&["--ring-key-file", &ring_key(dir.path())]);
+}
