@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::connection::{Dialled, Phase};
 use super::peers::{IDS_BITS, Peers};
@@ -109,7 +109,7 @@ impl Peers {
         let Some(connection) = &self.slots[at].connection else { return };
         match connection.phase {
             Phase::Open(peer) => {
-                warn!(peer = %peer.addr, reason, "a peer makes no sense and is cut off");
+                self.refusals.note(now, Reason::CutOff, peer.addr, &reason);
                 self.end(at, &io::Error::new(io::ErrorKind::InvalidData, reason));
             }
             _ if connection.dialled.is_some() => {
@@ -128,7 +128,7 @@ impl Peers {
     pub(super) fn on_stranger(&mut self, now: Time, at: usize, stranger: Stranger) {
         let Some(connection) = &self.slots[at].connection else { return };
         if let Phase::Open(peer) = connection.phase {
-            warn!(peer = %peer.addr, reason = stranger.reason(), "a peer makes no sense and is cut off");
+            self.refusals.note(now, Reason::CutOff, peer.addr, stranger.reason());
         } else if let Some(from) = connection.from {
             let reason = match stranger {
                 Stranger::NoHandshake => Reason::NoKey,

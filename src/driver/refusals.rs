@@ -27,6 +27,8 @@ pub(super) enum Reason {
     Judged(&'static str),
     /// The other side has sent this node away.
     ByPeer,
+    /// It was let in, and then sent what makes no sense.
+    CutOff,
 }
 
 /// What was refused since the start.
@@ -47,7 +49,11 @@ impl Refusals {
     /// One more. It is told at once, or with the next one that comes when a line is due again.
     pub fn note(&mut self, now: Time, reason: Reason, who: impl Display, why: &str) {
         if let Some(untold) = self.told(now, reason) {
-            let what = if reason == Reason::ByPeer { "a peer refuses this node" } else { "a peer is refused" };
+            let what = match reason {
+                Reason::ByPeer => "a peer refuses this node",
+                Reason::CutOff => "a peer makes no sense and is cut off",
+                _ => "a peer is refused",
+            };
             if untold == 0 {
                 warn!(peer = %who, reason = why, "{what}");
             } else {

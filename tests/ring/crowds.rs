@@ -14,7 +14,7 @@ const CROWD: usize = 800;
 /// What a user waits for at most, of a hundred requests all but one.
 const P99_MAX: Duration = Duration::from_millis(100);
 const GROWTH_MAX_KIB: u64 = 16 << 10;
-const SPAN: Duration = Duration::from_secs(6);
+const SPAN: Duration = Duration::from_secs(3);
 
 fn status_of(node: &Node, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", node.id())).expect("Linux");
@@ -110,7 +110,7 @@ fn crowds_do_not_matter(args: &[&str]) {
     times.sort_unstable();
     let p99 = times[times.len() * 99 / 100];
     println!("{} requests, p50 {:?}, p99 {p99:?}, {grown} KiB more", times.len(), times[times.len() / 2]);
-    assert!(times.len() > 200 && p99 <= P99_MAX, "{} requests, p99 {p99:?}", times.len());
+    assert!(times.len() > 100 && p99 <= P99_MAX, "{} requests, p99 {p99:?}", times.len());
     assert!(grown <= GROWTH_MAX_KIB, "{grown} KiB");
 
     crowd.clear();
