@@ -170,7 +170,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ring.key");
         RingKeys::create(&path).unwrap();
-        for (mode, is_fine) in [(0o604, false), (0o602, false), (0o644, false), (0o640, true), (0o400, true)] {
+        for (mode, is_fine) in
+            [(0o604, false), (0o602, false), (0o644, false), (0o660, false), (0o640, true), (0o400, true)]
+        {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let loaded = RingKeys::load(&path);
             assert_eq!(loaded.is_ok(), is_fine, "{mode:o}: {loaded:?}");

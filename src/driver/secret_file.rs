@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Mode bits that let others than owner and group at a file.
-const OTHERS: u32 = 0o007;
+/// Mode bits that let others than owner and group at a file, or the group write it.
+const OTHERS: u32 = 0o027;
 
 /// The text of a file of at most `bytes_max`. The error names the file and says what to do.
 pub(super) fn read(path: &Path, bytes_max: u64) -> Result<String, String> {
@@ -15,7 +15,7 @@ pub(super) fn read(path: &Path, bytes_max: u64) -> Result<String, String> {
     let mode = file.metadata().map_err(failed)?.mode();
     if mode & OTHERS != 0 {
         return Err(format!(
-            "{} may be used by everybody on this host (mode {:03o}): chmod 600 it, and make new secrets if others could \
+            "{} may be used or changed by others on this host (mode {:03o}): chmod 600 it, and make new secrets if others could \
              have read them",
             path.display(),
             mode & 0o777

@@ -9,8 +9,8 @@
 //! record: length (2, big-endian) | that many bytes, at least the 16 of the tag
 //! ```
 //!
-//! The ring key is mixed in first (`psk0`): the first message of a stranger cannot be read, and costs a few
-//! hashes. The preamble, with the ring that is looked for and the versions spoken, is the prologue of the handshake:
+//! The ring key is mixed in first (`psk0`): the first message of a stranger cannot be read, and costs a computation for
+//! each key. The preamble, with the ring that is looked for and the versions spoken, is the prologue of the handshake:
 //! whoever changes it on its way ends it. A first message that is played again is answered, and leads nowhere, as only
 //! its author can go on. Both sides show that they have the private half of their own key, and so who they are.
 //!
@@ -122,9 +122,10 @@ impl Tunnel {
         matches!(self.state, State::Open(_))
     }
 
-    /// Whether it may go on where these are the ring's keys.
+    /// Whether it may go on where these are the ring's keys. One that has shown none yet may not: it would be asked for those of
+    /// before.
     pub fn is_kept_by(&self, keys: &RingKeys) -> bool {
-        self.key.is_none_or(|key| keys.all().contains(&key))
+        self.key.is_some_and(|key| keys.all().contains(&key))
     }
 
     /// Who the other side has shown to be.
@@ -387,6 +388,17 @@ mod tests {
         let mut later = Tunnel::dial(credentials(&[1]), None).take_replies();
         (later[5], later[6]) = (200, 201);
         assert_eq!(Tunnel::accept(credentials(&[1])).take(&later, &mut plain), Err(Stranger::Version));
+    }
+
+    #[test]
+    fn a_key_that_counts_no_more_opens_nothing_not_even_where_somebody_waits_already() {
+        let (old, new) = (credentials(&[1, 2]), credentials(&[2]));
+        let mut waits = Tunnel::accept(old.clone());
+        assert!(!waits.is_kept_by(&new.keys), "it has shown none, and would be let in with the old one");
+        let mut dialler = Tunnel::dial(credentials(&[1]), None);
+        talk(&mut dialler, &mut waits, 1_000).unwrap();
+        assert!(waits.is_kept_by(&old.keys) && !waits.is_kept_by(&new.keys));
+        assert!(Tunnel::dial(new.clone(), None).is_kept_by(&new.keys));
     }
 
     #[test]
