@@ -16,12 +16,6 @@ const P99_MAX: Duration = Duration::from_millis(100);
 const GROWTH_MAX_KIB: u64 = 16 << 10;
 const SPAN: Duration = Duration::from_secs(3);
 
-fn status_of(node: &Node, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.id())).expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 fn descriptors_of(node: &Node) -> usize {
     fs::read_dir(format!("/proc/{}/fd", node.id())).expect("Linux").count()
 }
@@ -90,8 +84,7 @@ fn use_it(ring: &Ring, stop: &AtomicBool) -> Vec<Duration> {
 fn crowds_do_not_matter(args: &[&str]) {
     let ring = ring_of(3, args);
     let stop = AtomicBool::new(false);
-    let before: Vec<(u64, usize)> =
-        ring.nodes.iter().map(|node| (status_of(node, "VmRSS:"), descriptors_of(node))).collect();
+    let before: Vec<(u64, usize)> = ring.nodes.iter().map(|node| (node.resident_kib(), descriptors_of(node))).collect();
     let mut crowd: Vec<Stranger> = (0..CROWD).map(|nth| Stranger::at(&ring, nth)).collect();
     let (mut times, grown) = thread::scope(|scope| {
         let user = scope.spawn(|| use_it(&ring, &stop));
@@ -99,7 +92,7 @@ fn crowds_do_not_matter(args: &[&str]) {
         while start.elapsed() < SPAN {
             crowd.iter_mut().for_each(Stranger::go_on);
             for (node, (resident, _)) in ring.nodes.iter().zip(&before) {
-                grown = grown.max(status_of(node, "VmRSS:").saturating_sub(*resident));
+                grown = grown.max(node.resident_kib().saturating_sub(*resident));
             }
         }
         let open = crowd.iter().filter(|stranger| stranger.stream.is_some()).count();

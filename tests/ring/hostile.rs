@@ -50,12 +50,6 @@ fn is_well(ring: &Ring) {
     }
 }
 
-fn memory_kib(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.id())).expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[test]
 fn first_frames_that_are_no_hello_are_refused_and_cut_off() {
     let _turn = side_by_side();
@@ -100,7 +94,7 @@ fn first_frames_that_are_no_hello_are_refused_and_cut_off() {
 fn a_stranger_who_never_stops_sending_garbage_is_cut_off_and_costs_no_memory() {
     let _turn = side_by_side();
     let ring = ring_of(1, &[]);
-    let before = memory_kib(&ring.nodes[0]);
+    let before = ring.nodes[0].resident_kib();
     let mut stream = TcpStream::connect(ring.nodes[0].peers).expect("a connection");
     stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
     let piece = vec![0xff; 1 << 20];
@@ -108,7 +102,7 @@ fn a_stranger_who_never_stops_sending_garbage_is_cut_off_and_costs_no_memory() {
     while stream.write_all(&piece).is_ok() {
         sent += 1;
         assert!(start.elapsed() < Duration::from_secs(6), "it takes garbage for ever");
-        let grown = memory_kib(&ring.nodes[0]).saturating_sub(before);
+        let grown = ring.nodes[0].resident_kib().saturating_sub(before);
         assert!(grown < 16 << 10, "{grown} KiB for a stranger who sent {sent} MiB");
     }
     is_well(&ring);

@@ -101,12 +101,6 @@ fn refusals(node: &Node) -> Vec<String> {
     node.said().into_iter().filter(|line| line.contains("a peer is refused")).collect()
 }
 
-fn memory_kib(node: &Node) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.id())).expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[test]
 fn nodes_with_the_key_are_one_ring_and_what_they_send_cannot_be_read() {
     let _turn = side_by_side();
@@ -156,7 +150,7 @@ fn strangers_get_no_answer_one_line_each_and_change_nothing() {
     let (key, other) = (keys.make("ring.key"), keys.make("other.key"));
     let ring = ring_with_key(3, &key);
     let node = &ring.nodes[0];
-    let before = (ring.wait_settled(), memory_kib(node));
+    let before = (ring.wait_settled(), node.resident_kib());
 
     let plain_hello = bytes_of(&Packet::Hello(Box::new(hello(ring.nodes[1].peers))));
     let later = {
@@ -209,7 +203,7 @@ fn strangers_get_no_answer_one_line_each_and_change_nothing() {
         stream.write_all(&wrong_key).expect("it is sent");
         assert_eq!(rest_of(&mut stream), Vec::<u8>::new());
     }
-    let grown = memory_kib(node).saturating_sub(before.1);
+    let grown = node.resident_kib().saturating_sub(before.1);
     assert!(grown < 2 << 10, "{grown} KiB for strangers who are gone");
     let after = ring.wait_settled();
     let addrs = |report: &chordkv::node::report::RingReport| {

@@ -113,6 +113,13 @@ impl Process {
         Self { child, stdin, log, reader: Some(reader) }
     }
 
+    /// Memory that it has resident, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Waits until it listens.
     #[track_caller]
     pub fn listening(self) -> Node {
