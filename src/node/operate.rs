@@ -24,6 +24,8 @@ pub(super) struct OperateTask {
     again: bool,
     asked: Option<(u64, Contact)>,
     looking: bool,
+    // How often others were asked for the view meanwhile.
+    looks: u32,
     // This node coordinates.
     running: bool,
     // Counts the members that did not answer.
@@ -36,6 +38,12 @@ pub(super) struct OperateTask {
 /// How long a view that is not served yet is left alone, and a slot whose members do not answer.
 const BUSY_PAUSE: Span = Span::millis(4);
 const LOST_PAUSE: Span = Span::millis(20);
+/// How long a lookup may take, and two round trips, before others are asked for the view, and how many. What they said is looked
+/// at after that time and a round trip, and others are asked, twice as long later each time, up to so many times.
+const LOOK_AROUND_AFTER: Span = Span::millis(60);
+const LOOK_AROUND_MAX: usize = 3;
+const LOOK_AROUND_AGAIN: Span = Span::millis(10);
+const LOOKS_MAX: u32 = 5;
 /// Silence after which another member is asked at the latest.
 const ASK_ANOTHER_MAX: Span = Span::secs(2);
 
@@ -52,6 +60,7 @@ impl OperateTask {
                 again: false,
                 asked: None,
                 looking: false,
+                looks: 0,
                 running: false,
                 turn: 0,
                 late: 0,
@@ -92,8 +101,11 @@ impl ChordNode {
     pub(super) fn run_operate(&mut self, now: Now, id: u64, task: &mut OperateTask, wake: Wake) -> Next {
         match wake {
             Wake::Go => {
-                if task.looking || task.running {
+                if task.running {
                     return Next::Wait;
+                }
+                if task.looking {
+                    return self.look_around(now, id, task);
                 }
                 if let Some((request, _)) = task.asked.take() {
                     // It took too long.
@@ -112,12 +124,19 @@ impl ChordNode {
                 task.running = false;
                 self.after_ran(now, id, task, ran)
             }
+            // An answer came from elsewhere meanwhile.
+            Wake::Found(_) if !task.looking => Next::Unmoved,
             Wake::Found(Ok(answer)) => {
                 task.looking = false;
                 let me = self.inside.as_ref().map(|inside| inside.overlay.me());
                 if Some(answer.owner) == me {
+                    // It may have become the owner just now.
                     task.turn += 1;
-                    return self.pause(LOST_PAUSE);
+                    return self.look_around(now, id, task);
+                }
+                if let (None, Some(inside)) = (&task.view, &mut self.inside) {
+                    // The next operation needs no lookup.
+                    inside.copies.ask_views(answer.owner, &[task.place.slot]);
                 }
                 self.ask_operate(now, id, task, answer.owner)
             }
@@ -137,7 +156,7 @@ impl ChordNode {
                 task.turn += 1;
                 self.pause(BUSY_PAUSE)
             }
-            _ => Next::Wait,
+            _ => Next::Unmoved,
         }
     }
 
@@ -198,9 +217,27 @@ impl ChordNode {
                 // never be asked again.
                 task.looking = true;
                 inside.overlay.lookup(now.mono, id, inside.owner_target(task.place.slot));
-                Next::Wait
+                Next::Pause(LOOK_AROUND_AFTER + inside.overlay.usual_round_trip() * 2)
             }
         }
+    }
+
+    /// The owner of a slot may have died just now, and whoever follows it does not know the slot's view yet: others may.
+    fn look_around(&mut self, now: Now, id: u64, task: &mut OperateTask) -> Next {
+        let Some(inside) = &mut self.inside else { return Next::Wait };
+        let known = inside.copies.view(task.place.slot).map_or(0, |view| view.epoch);
+        if known > task.view.as_ref().map_or(0, |view| view.epoch) {
+            (task.looking, task.turn) = (false, 0);
+            return self.try_operate(now, id, task);
+        }
+        let mut others: Vec<Contact> = inside.overlay.successors().to_vec();
+        others.retain(|contact| inside.overlay.answers(contact));
+        for _ in 0..LOOK_AROUND_MAX.min(others.len()) {
+            let other = others.swap_remove(self.rng.index(others.len()));
+            inside.copies.ask_views(other, &[task.place.slot]);
+        }
+        task.looks += 1;
+        Next::Pause(LOOK_AROUND_AGAIN * (1 << task.looks.min(LOOKS_MAX)) + inside.overlay.usual_round_trip())
     }
 
     fn operation(&mut self, now: Now, task: &mut OperateTask) -> Operation {

@@ -110,6 +110,8 @@ const OWN_DEADLINE: Span = Span::secs(30);
 pub(super) enum Next {
     /// Waits for something that it has asked for.
     Wait,
+    /// What woke it is nothing to it: waits or pauses as before.
+    Unmoved,
     /// Goes on after a pause.
     Pause(Span),
     /// Is done.
@@ -159,6 +161,7 @@ impl ChordNode {
             }
             Next::Pause(span) => self.timers.set(NodeTimer::Task(id), now.mono + span),
             Next::Wait => self.timers.set(NodeTimer::Task(id), task.deadline),
+            Next::Unmoved => {}
         }
         self.tasks.running.insert(id, task);
     }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use super::linear::{History, Op, Told, Wanted};
 use super::world::{HostId, World};
+use crate::base::{Span, Time};
 use crate::data::{Command, Condition, Failure, Key, Outcome, Put, Tag, UserReply, UserRequest, Version};
 
 /// A population of users.
 #[derive(Debug, Default)]
 pub struct Clients {
     keys: BTreeMap<u64, Of>,
-    // Which key each operation without an answer is about.
-    busy: BTreeMap<u64, u64>,
+    // Which key each operation without an answer is about, and since when.
+    busy: BTreeMap<u64, (u64, Time)>,
     next: u64,
     /// What was counted.
     pub tally: Tally,
@@ -32,6 +33,8 @@ pub struct Tally {
     pub writes_failed: u64,
     /// Compare-and-swaps that failed as they should.
     pub conflicts: u64,
+    /// The longest from when something was asked until its answer was judged.
+    pub slowest: Span,
 }
 
 /// One key.
@@ -80,7 +83,7 @@ impl Clients {
         let of = self.keys.entry(key).or_default();
         of.open += 1;
         of.history.call(self.next, op);
-        self.busy.insert(self.next, key);
+        self.busy.insert(self.next, (key, world.now()));
         world.ask(host, self.next, UserRequest::Kv { key: name(key), command });
     }
 
@@ -90,7 +93,8 @@ impl Clients {
     /// An answer cannot be true.
     pub fn judge(&mut self, world: &mut World) {
         for (_, token, reply) in world.take_replies() {
-            let Some(key) = self.busy.remove(&token) else { continue };
+            let Some((key, asked)) = self.busy.remove(&token) else { continue };
+            self.tally.slowest = self.tally.slowest.max(world.now().since(asked));
             let Some(of) = self.keys.get_mut(&key) else { continue };
             of.open -= 1;
             let Some(op) = of.history.op(token) else { continue };
@@ -115,7 +119,7 @@ impl Clients {
 
     /// A process ended: its users are never answered.
     pub fn forget_unanswered(&mut self) {
-        for (token, key) in std::mem::take(&mut self.busy) {
+        for (token, (key, _)) in std::mem::take(&mut self.busy) {
             let of = self.keys.entry(key).or_default();
             of.open -= 1;
             if matches!(of.history.op(token), Some(Op::Read(_))) {

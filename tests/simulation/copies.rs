@@ -8,7 +8,7 @@ use chordkv::data::{Command, Condition, Failure, Key, Outcome, Put, UserReply, U
 use chordkv::node::Wishes;
 use chordkv::node::report::RecoverReport;
 use chordkv::sim::clients::Clients;
-use chordkv::sim::{Check, DiskConfig, HostId, World, WorldConfig};
+use chordkv::sim::{Check, DiskConfig, HostId, Latency, World, WorldConfig};
 
 use crate::rings::{grow, read_all, write_for_a_while};
 use crate::seeds::{for_fresh_seeds, for_seeds};
@@ -58,6 +58,33 @@ fn join_between_under_load_and_leaver_drains() {
         }
         assert!(clients.tally.reads_failed + clients.tally.writes_failed == 0, "{:?}", clients.tally);
         assert!(clients.tally.writes > 200, "{:?}", clients.tally);
+    });
+}
+
+/// Neither a join nor a kill holds anybody up for longer than a view takes to change: silence is waited for nowhere.
+#[test]
+fn nobody_waits_for_long_while_views_change() {
+    for_seeds("nobody_waits_for_long_while_views_change", 20, |seed| {
+        let mut config = WorldConfig::new(seed);
+        config.wishes = Wishes { slot_bits: Some(6), ..Wishes::default() };
+        config.check = Check::Nodes;
+        config.disk = DiskConfig { work_max: Span::millis(1), durable: true };
+        config.network.latency = Latency::Uniform { min: Span(50), max: Span::millis(1) };
+        let mut world = World::new(config);
+        let mut hosts = grow(&mut world, 5);
+        rest(&mut world, Span::secs(30));
+        let mut clients = Clients::default();
+        let through = hosts.clone();
+        hosts.push(world.start(&[through[0]]));
+        write_for_a_while(&mut world, &mut clients, &through, 1_500);
+        rest(&mut world, Span::secs(30));
+        let victim = hosts.remove(world.rng().index(hosts.len()));
+        world.crash(victim);
+        clients.forget_unanswered();
+        write_for_a_while(&mut world, &mut clients, &hosts, 2_000);
+        assert!(clients.tally.slowest < Span::millis(250), "{:?}", clients.tally);
+        assert!(clients.tally.reads_failed + clients.tally.writes_failed == 0, "{:?}", clients.tally);
+        println!("seed {seed} {:?}", clients.tally.slowest);
     });
 }
 

@@ -166,7 +166,12 @@ impl Copies {
         let wanted = fetching.of.members.len() / 2 + 1;
         let others =
             fetching.of.members.iter().filter(|m| m.incarnation != me && !fetching.done.contains_key(&m.incarnation));
-        let others: Vec<Contact> = others.copied().collect();
+        let mut others: Vec<Contact> = others.copied().collect();
+        // Who comes late in the next view, or not at all, is most likely silent: that is why there is another.
+        others.sort_by_key(|member| {
+            let at = fetching.view.members.iter().position(|next| next.incarnation == member.incarnation);
+            at.unwrap_or(usize::MAX)
+        });
         let all = all || fetching.needs_all || !fetching.short().is_empty();
         let count = if all { others.len() } else { wanted.saturating_sub(fetching.done.len()) };
         for to in others.into_iter().take(count) {
@@ -335,6 +340,7 @@ impl Copies {
         }
         self.is_undamaged(slot);
         self.write_down(vec![slot]);
+        self.answer_early(now, slot);
         // The others will say so, too.
         self.tell_complete(now, slot, false);
         self.fetch(now, slot);

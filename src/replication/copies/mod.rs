@@ -6,6 +6,7 @@
 //! [`Copies::poll_effect`] until it gives nothing; [`Copies::maintain`] after every change of the ring around it and
 //! every [`MAINTAIN_INTERVAL`] while it is not at rest.
 
+mod asked;
 mod changes;
 mod collect;
 mod damage;
@@ -23,6 +24,7 @@ mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use self::asked::{Asked, Early, voted};
 use self::changes::{Fetching, Wanted};
 use self::collect::Collector;
 use self::damage::Damage;
@@ -30,8 +32,8 @@ use self::election::Standing;
 use self::invite::{Invited, Inviting};
 pub use self::message::{CopyMessage, Part};
 use self::mutation::Mutation;
+use self::operations::Operations;
 pub use self::operations::{Operation, Ran};
-use self::operations::{Operations, voted};
 #[cfg(test)]
 pub(crate) use self::phases::PHASES;
 use self::placing::Placing;
@@ -207,6 +209,7 @@ pub struct Copies {
     over: BTreeMap<Slot, u64>,
     views: Views,
     operations: Operations,
+    early: Early,
     placing: Placing,
     invited: BTreeMap<Slot, Invited>,
     damage: Damage,
@@ -261,6 +264,7 @@ impl Copies {
             over: BTreeMap::new(),
             views: Views::default(),
             operations: Operations::default(),
+            early: Early::default(),
             placing: Placing::default(),
             invited: BTreeMap::new(),
             damage: Damage::default(),
@@ -526,7 +530,9 @@ impl Copies {
             }
             CopyMessage::Part { slot, epoch, serial, part } => self.on_part(now, from, slot, (epoch, serial), part),
             CopyMessage::Complete { slot, epoch, has, ask } => self.on_complete(from, slot, epoch, has, ask),
-            CopyMessage::Ask { number, slot, epoch, key, ask } => self.on_ask(from, number, (slot, epoch), key, ask),
+            CopyMessage::Ask { number, slot, epoch, key, ask } => {
+                self.on_ask(now, Asked { from, number, slot, epoch, key, ask });
+            }
             CopyMessage::Answered { number, answer } => self.on_answer(now, from.incarnation, number, answer),
             CopyMessage::Collect { slot, epoch, serial, keys } => self.on_collect(from, slot, (epoch, serial), keys),
             CopyMessage::Collectable { slot, epoch, serial, keys } => {

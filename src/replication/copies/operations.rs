@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::asked::grant_of;
 use super::message::CopyMessage;
 use super::mutation::Mutation;
 use super::{Awaited, Copies, CopiesEffect, Timer};
 use crate::base::{Contact, Incarnation, Now, Span, Time};
-use crate::data::register::{Ballot, OpId, grant};
-use crate::data::{Answer, Ask, Command, Done, Hint, Key, Outcome, Place, Slot, Trouble, Vote, Work};
+use crate::data::register::{Ballot, OpId};
+use crate::data::{Answer, Ask, Command, Hint, Outcome, Place, Slot, Trouble, Vote, Work};
 use crate::replication::View;
 use crate::replication::chain::is_majority;
 use crate::replication::proposal::{Next, Proposal};
@@ -536,46 +537,10 @@ impl Copies {
             self.finish(now, id, Ran::NotNow { elsewhere: elsewhere.clone(), again });
         }
     }
-
-    // ----- at a member -----
-
-    pub(super) fn on_ask(&mut self, from: Contact, number: u64, (slot, epoch): (Slot, u64), key: Key, ask: Ask) {
-        let place = self.space.place(key);
-        let served = match self.held.get(&slot) {
-            Some(held) if self.mutated(Mutation::AnswersUnserved) => held.chain.newest(),
-            _ => self.served(slot),
-        };
-        let Some(view) = served.filter(|view| view.epoch == epoch && place.slot == slot) else {
-            self.compare_views(from, slot, epoch);
-            return;
-        };
-        let grant = grant_of(view);
-        let changed = match &ask {
-            Ask::Accept(ballot, state) if self.tells_changes => {
-                Some(Box::new((place.key.clone(), Hint::of(*ballot, state))))
-            }
-            _ => None,
-        };
-        self.store_and(Work::Vote(Box::new(Vote { place, grant, ask })), Awaited::Answer { to: from, number, changed });
-    }
-}
-
-/// A store has answered for a register. What it has read counts though the view may have ended meanwhile: whoever asked did
-/// so before.
-pub(super) fn voted(done: Done) -> Option<Result<Answer, Trouble>> {
-    match done {
-        Done::Voted(answer) => Some(Ok(answer)),
-        Done::Failed(trouble) => Some(Err(trouble)),
-        _ => None,
-    }
 }
 
 impl Op {
     fn may_be_done(&self) -> bool {
         self.proposal.command.is_write() && (self.proposal.again || self.leads)
     }
-}
-
-fn grant_of(view: &View) -> Ballot {
-    grant(view.epoch, view.primary().map_or(Incarnation(0), |first| first.incarnation))
 }
