@@ -194,8 +194,8 @@ fn slots_move_a_few_at_a_time_while_there_are_users() {
             assert_eq!(clients.tally.reads_failed + clients.tally.writes_failed, 0, "{:?}", clients.tally);
             most
         });
-        // The newcomer does not know of users before it holds something, and wishes for its own slots.
-        assert!(beside_users * 2 < alone, "at most {beside_users} at a time beside users, else {alone}");
+        // The newcomer knows of no users before it holds something, and wishes for all of its own slots: others put that off.
+        assert!(beside_users * 3 < alone, "at most {beside_users} at a time beside users, else {alone}");
     });
 }
 

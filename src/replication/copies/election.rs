@@ -42,14 +42,12 @@ impl Copies {
         true
     }
 
-    pub(super) fn on_wish(&mut self, now: Time, from: Contact, slot: Slot, epoch: u64, members: Vec<Contact>) {
-        let newest = self.held.get(&slot).and_then(|held| held.chain.newest()).map_or(0, |view| view.epoch);
-        if newest != epoch {
-            self.compare_views(from, slot, epoch);
-        } else if (1..=MEMBERS_MAX).contains(&members.len()) {
-            if let Some(held) = self.held.get_mut(&slot) {
-                held.wisher = Some(from);
-            }
+    /// Does what somebody has wished for, if the view is still the newest.
+    pub(super) fn heed(&mut self, now: Time, from: Contact, slot: Slot, epoch: u64, members: Vec<Contact>) {
+        let Some(held) = self.held.get_mut(&slot) else { return };
+        let is_newest = held.chain.newest().is_some_and(|view| view.epoch == epoch);
+        if is_newest && (1..=MEMBERS_MAX).contains(&members.len()) {
+            held.wisher = Some(from);
             self.bring_about(now, slot, members.into());
         }
     }

@@ -45,6 +45,8 @@ pub(super) struct Placing {
     /// Slots that this node coordinates and whose owners may not know that; the latest that another was offered of.
     pub untold: BTreeSet<Slot>,
     pub offered: Option<Slot>,
+    // Wishes of others for later: the view of which epoch is to be followed by these members.
+    put_off: BTreeMap<Slot, (Contact, u64, Vec<Contact>)>,
     // When a key was last read or written here.
     asked: Option<Time>,
     said_leaving: Option<Time>,
@@ -76,8 +78,10 @@ pub(super) const MOVES_MAX: usize = 32;
 /// Wishes that others are to heed at a time.
 const WISHES_MAX: usize = 8 * MOVES_MAX;
 /// The same while keys of this node are read or written, or were a while ago: users should not notice that slots move.
+/// And as many more for each such time that a round trip takes, as changes mostly wait then.
 const MOVES_BESIDE_USERS: usize = 2;
-const WISHES_BESIDE_USERS: usize = 3 * MOVES_BESIDE_USERS;
+const MOVES_WAIT: Span = Span::millis(10);
+const WISHES_PER_MOVE: usize = 3;
 const USERS_STAY: Span = Span::secs(1);
 /// So many times that where round trips take so many times as long as this.
 const MOVES_MORE: usize = 4;
@@ -167,10 +171,14 @@ impl Copies {
         self.mend_damage(now, around);
         self.recover_more(now);
         self.placing.settled.changing += self.damaged() + self.to_recover();
-        let moving = self.held.values().filter(|held| held.election.is_some() || held.inviting.is_some()).count();
-        // Whoever leaves has not long.
-        let moves_max = if self.is_beside_users(now) && !around.leaving { MOVES_BESIDE_USERS } else { MOVES_MAX };
-        let budget = (moves_max * self.slowness()).saturating_sub(moving);
+        let mut budget = self.moves_left(now, around.leaving);
+        while budget > 0
+            && let Some((slot, (from, epoch, members))) = self.placing.put_off.pop_first()
+        {
+            self.heed(now, from, slot, epoch, members);
+            budget -= 1;
+        }
+        self.placing.settled.changing += self.placing.put_off.len();
         self.compare_later(now);
         let mut unknown = Vec::new();
         if around.leaving {
@@ -202,6 +210,36 @@ impl Copies {
             self.effects.push_back(CopiesEffect::Restless);
         }
         self.hear_own(now);
+    }
+
+    /// How many changes of view this node may begin now.
+    fn moves_left(&self, now: Time, is_leaving: bool) -> usize {
+        let moving = self.held.values().filter(|held| held.election.is_some() || held.inviting.is_some()).count();
+        // Whoever leaves has not long.
+        let moves_max = if self.is_beside_users(now) && !is_leaving {
+            self.moves_beside_users()
+        } else {
+            MOVES_MAX * self.slowness()
+        };
+        moves_max.saturating_sub(moving)
+    }
+
+    fn moves_beside_users(&self) -> usize {
+        let more = usize::try_from(self.round_trip.0 / MOVES_WAIT.0).unwrap_or(usize::MAX);
+        MOVES_BESIDE_USERS.saturating_mul(more.saturating_add(1)).min(MOVES_MAX)
+    }
+
+    /// Somebody wishes for other members of a slot: a newcomer for many at once, as it knows of no users yet.
+    pub(super) fn on_wish(&mut self, now: Time, from: Contact, slot: Slot, epoch: u64, members: Vec<Contact>) {
+        let newest = self.held.get(&slot).and_then(|held| held.chain.newest()).map_or(0, |view| view.epoch);
+        if newest != epoch {
+            self.compare_views(from, slot, epoch);
+        } else if self.is_beside_users(now) && self.moves_left(now, false) == 0 {
+            self.placing.put_off.insert(slot, (from, epoch, members));
+            self.effects.push_back(CopiesEffect::Restless);
+        } else {
+            self.heed(now, from, slot, epoch, members);
+        }
     }
 
     /// How many times as many changes as usual may be under way: each takes some round trips.
@@ -258,7 +296,8 @@ impl Copies {
         });
         self.placing.wished = wished;
         let is_told = |wished: &&Wished| now.since(wished.since) < REPEAT_AFTER;
-        let wishes_max = if self.is_beside_users(now) { WISHES_BESIDE_USERS } else { WISHES_MAX };
+        let beside_users = WISHES_PER_MOVE * self.moves_beside_users();
+        let wishes_max = if self.is_beside_users(now) { beside_users } else { WISHES_MAX };
         budget = budget.min(wishes_max.saturating_sub(self.placing.wished.values().filter(is_told).count()));
         // Begun anywhere, so that those that come to nothing are not in the way of the others.
         let from = self.rng.index(views.len().max(1));
