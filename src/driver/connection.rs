@@ -261,6 +261,11 @@ impl Connection {
         self.last_heard > self.phase_since
     }
 
+    /// Whether the other side has shown a ring key.
+    pub fn is_through_tunnel(&self) -> bool {
+        self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_open())
+    }
+
     /// Whether the handshake has to go on from this side.
     pub fn has_replies(&self) -> bool {
         self.tunnel.as_ref().is_some_and(|tunnel| tunnel.has_replies())

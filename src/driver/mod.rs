@@ -176,6 +176,7 @@ fn bind_http(settings: &NodeSettings, peers_max: u64) -> Result<(HttpFront, http
     let of_new_ring = settings.seeds.is_empty().then_some(VALUE_BYTES_DEFAULT);
     let body_max = wished.or(of_new_ring).unwrap_or(VALUE_BYTES_LIMIT);
     let mut config = HttpConfig::new(settings.http, body_max);
+    config.origins.clone_from(&settings.cors_origins);
     config.descriptors_reserved = peers_max;
     config.answer_timeout = config.answer_timeout.max(settings.request_timeout + Duration::from_secs(5));
     if let Some(tokens) = &settings.http_token_file {

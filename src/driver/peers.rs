@@ -272,17 +272,17 @@ impl Peers {
         self.accept_again = Some(now + ACCEPT_PAUSE);
     }
 
-    /// Whether one more connection may be. Of those that strangers have opened the one goes first that has said longest
-    /// nothing of who it is: members never wait for them.
+    /// Whether one more connection may be. Of those that others have opened and that have not said who they are the one goes
+    /// first that has not shown the ring key, if one is needed, and is the oldest: members never wait for strangers.
     fn makes_room(&mut self, now: Time) -> bool {
         if self.count() < self.connections_max {
             return true;
         }
         let strangers = self.slots.iter().enumerate().filter_map(|(at, slot)| {
             let connection = slot.connection.as_ref().filter(|it| it.from.is_some() && it.phase == Phase::Greeting)?;
-            Some((connection.phase_since, at))
+            Some((connection.is_through_tunnel(), connection.phase_since, at))
         });
-        let Some((_, at)) = strangers.min() else { return false };
+        let Some((_, _, at)) = strangers.min() else { return false };
         if let Some(from) = self.slots[at].connection.as_ref().and_then(|connection| connection.from) {
             self.refusals.note(now, Reason::Busy, from, "it has not said who it is, and others need the place");
         }

@@ -1,6 +1,6 @@
 //! Files with secrets: read only if nobody else on the host could have.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,6 +11,10 @@ const OTHERS: u32 = 0o027;
 /// The text of a file of at most `bytes_max`. The error names the file and says what to do.
 pub(super) fn read(path: &Path, bytes_max: u64) -> Result<String, String> {
     let failed = |error: io::Error| format!("{} cannot be read: {error}", path.display());
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        // A pipe would be waited for, and a node that waits does nothing else.
+        return Err(format!("{} is no regular file", path.display()));
+    }
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode();
     if mode & OTHERS != 0 {

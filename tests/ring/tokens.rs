@@ -87,6 +87,17 @@ fn a_body_is_not_waited_for_where_there_is_no_token() {
     let mut head = [0; 12];
     stream.read_exact(&mut head).expect("an answer before the body");
     assert_eq!(&head, b"HTTP/1.1 401");
+    // Nor is one read where none is needed; a HEAD has no answer with a body, whatever it had itself.
+    for (request, status) in [("OPTIONS /v1/kv/a", "413"), ("GET /livez", "413"), ("HEAD /v1/kv/a", "401")] {
+        let mut stream = TcpStream::connect(node.http).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        let head = format!("{request} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("it is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer before the body, and the end");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(answer.ends_with("\r\n\r\n"), request.starts_with("HEAD"), "{answer}");
+    }
 }
 
 #[test]
@@ -158,6 +169,10 @@ fn a_file_of_tokens_that_is_wrong_or_open_to_all_keeps_the_node_from_starting() 
     let text = path.to_str().expect("UTF-8");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a mode");
     Process::node(&["--http-token-file", text]).fails_with(1, &["--http-token-file", "chmod 600"]);
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let pipe = pipe.to_str().expect("UTF-8");
+    Process::node(&["--http-token-file", pipe]).fails_with(1, &["no regular file"]);
     write_secret(&path, "read short");
     Process::node(&["--http-token-file", text]).fails_with(1, &["--http-token-file", "line 1"]);
 }
@@ -165,6 +180,7 @@ fn a_file_of_tokens_that_is_wrong_or_open_to_all_keeps_the_node_from_starting() 
 #[test]
 fn a_page_whose_origin_was_named_may_ask_and_no_other() {
     let _turn = side_by_side();
+    let dir = tempfile::tempdir().expect("a directory");
     let node = Node::create(&["--cors-origin", "https://app.example.org"]);
     node.wait_ready();
     let mut client = node.client();
@@ -178,4 +194,13 @@ fn a_page_whose_origin_was_named_may_ask_and_no_other() {
     assert_eq!(ask("GET", page, b"").is(200).field("access-control-allow-origin"), Some(page));
     ask("PUT", "https://evil.example", b"v").is_problem(403, "foreign_origin");
     assert_eq!(ask("GET", "https://evil.example", b"").is(200).field("access-control-allow-origin"), None);
+    // A page can tell that its token is missing.
+    let tokens = token_file(dir.path());
+    let node = Node::create(&["--cors-origin", page, "--http-token-file", tokens.to_str().expect("UTF-8")]);
+    let refused = |origin: &str| {
+        let answer = node.client().ask("GET", "/v1/kv/a", &[("Origin", origin)], b"").expect("an answer");
+        answer.is(401).field("access-control-allow-origin").map(str::to_owned)
+    };
+    assert_eq!(refused(page).as_deref(), Some(page));
+    assert_eq!(refused("https://evil.example"), None);
 }

@@ -119,13 +119,22 @@ impl Access {
         if grant.is_some_and(|grant| grant.role < needed) { Err(Denied::Role(needed)) } else { Ok(()) }
     }
 
-    /// Whether the keys that it is about are those of its token.
+    /// Whether it needs no token, though others do.
+    pub fn is_open(&self, asking: &Asking<'_>) -> bool {
+        self.grants.is_some() && needed(asking.method, asking.target).is_none()
+    }
+
+    /// Whether the keys that it is about are those of its token, and the token is still good for it: the rules may have
+    /// changed while the body was on its way.
     pub fn covers(&self, authorization: Option<&str>, request: &UserRequest) -> Result<(), Denied> {
-        let asked: &[u8] = match request {
-            UserRequest::Kv { key, .. } | UserRequest::ReadAny(key) | UserRequest::Lookup(key) => key.as_bytes(),
-            UserRequest::List(query) | UserRequest::ListHere(query) => &query.prefix,
-            UserRequest::Watch(query) => query.filter.bytes(),
-            // About no key.
+        let (asked, needed): (&[u8], Role) = match request {
+            UserRequest::Kv { key, command } if command.is_write() => (key.as_bytes(), Role::Write),
+            UserRequest::Kv { key, .. } | UserRequest::ReadAny(key) | UserRequest::Lookup(key) => {
+                (key.as_bytes(), Role::Read)
+            }
+            UserRequest::List(query) | UserRequest::ListHere(query) => (&query.prefix, Role::Read),
+            UserRequest::Watch(query) => (query.filter.bytes(), Role::Read),
+            // About no key, and of no body that one could have waited for.
             UserRequest::Ring
             | UserRequest::Node
             | UserRequest::Recover { .. }
@@ -133,9 +142,11 @@ impl Access {
             | UserRequest::Livez
             | UserRequest::Readyz => return Ok(()),
         };
-        let grant = self.grant(authorization)?;
-        let is_within = grant.is_none_or(|grant| asked.starts_with(&grant.prefix));
-        if is_within { Ok(()) } else { Err(Denied::Prefix) }
+        match self.grant(authorization)? {
+            Some(grant) if grant.role < needed => Err(Denied::Role(needed)),
+            Some(grant) if !asked.starts_with(&grant.prefix) => Err(Denied::Prefix),
+            _ => Ok(()),
+        }
     }
 
     /// What the token is good for; `None` where none is needed. Takes as long whichever it is.
@@ -331,6 +342,22 @@ mod tests {
         ] {
             assert_eq!(ask(method, target), Err(Denied::Prefix), "{method} {target}");
         }
+    }
+
+    #[test]
+    fn a_token_that_may_only_read_by_now_writes_nothing_that_it_has_begun() {
+        let (field, request) = (format!("Bearer {WRITE}"), |method: &str| {
+            let headers = vec![("host".to_owned(), "h".to_owned())];
+            let (method, target, body) = (method.to_owned(), "/v1/kv/a".to_owned(), Vec::new());
+            let limits = Limits { value_bytes_max: 100, origins: Vec::new() };
+            parse(HttpRequest { method, target, headers, body }, &limits).unwrap().request
+        });
+        let demoted = Access::parse(&format!("read {WRITE}")).unwrap();
+        for method in ["PUT", "DELETE"] {
+            assert_eq!(access().covers(Some(&field), &request(method)), Ok(()));
+            assert_eq!(demoted.covers(Some(&field), &request(method)), Err(Denied::Role(Role::Write)));
+        }
+        assert_eq!(demoted.covers(Some(&field), &request("GET")), Ok(()));
     }
 
     #[test]

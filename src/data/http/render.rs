@@ -86,6 +86,8 @@ fn value(record: &Record, head: bool, now: Wall) -> HttpResponse {
         // Values share their origin with the node's own pages: none may run as one of them.
         .with("X-Content-Type-Options", "nosniff")
         .with("Content-Security-Policy", "sandbox")
+        // Nor may pages of others embed them.
+        .with("Cross-Origin-Resource-Policy", "same-origin")
         .with_body(body);
     response.body_len = record.value.len();
     match record.expires {
@@ -271,6 +273,7 @@ mod tests {
             ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
             ("X-Content-Type-Options", "nosniff"),
             ("Content-Security-Policy", "sandbox"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
             ("Cache-Control", "no-cache"),
         ];
         assert_eq!(response.headers, expected.map(|(name, value)| (name, value.to_owned())));

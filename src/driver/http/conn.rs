@@ -22,7 +22,7 @@ use super::limits::{
     ANSWER_MARGIN, Budget, DRAIN_MAX, HEAD_MAX, HttpConfig, IDLE_CAPACITY, PARKED_MAX, READ_TURN, SCRATCH, reserve,
 };
 use super::refusal::{self, Refusal};
-use crate::data::http::{Asking, Denied, PARKED_FIELD};
+use crate::data::http::{Asking, PARKED_FIELD};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -320,7 +320,7 @@ impl Conn {
                 self.cursor += length;
                 match self.admits(&head, env) {
                     Ok(()) => self.begin_body(head, env),
-                    Err(denied) => self.refuse_denied(denied, &head, env),
+                    Err(refusal) => self.refuse_denied(&refusal, &head, env),
                 }
             }
             Err(refusal) => self.refuse_and_go_on(&refusal, env),
@@ -328,23 +328,22 @@ impl Conn {
     }
 
     /// Decided before the body, so that nobody fills the budget who may not ask.
-    fn admits(&self, head: &head::Head, env: &Env) -> Result<(), Denied> {
+    fn admits(&self, head: &head::Head, env: &Env) -> Result<(), Refusal> {
         let (method, target) = head.asked();
         let is_local = self.from.is_loopback() && !head.is_forwarded;
-        env.config.doors.get().admits(&Asking { method, target, authorization: head.authorization(), is_local })
+        let asking = Asking { method, target, authorization: head.authorization(), is_local };
+        let access = env.config.doors.get();
+        access.admits(&asking).map_err(refusal::denied)?;
+        if head.has_body() && access.is_open(&asking) { Err(refusal::BODY_UNWANTED) } else { Ok(()) }
     }
 
     /// A client whose request has no body may go on: a page may ask again with a token.
-    fn refuse_denied(&mut self, denied: Denied, head: &head::Head, env: &mut Env) -> Step {
-        let refusal = refusal::denied(denied);
-        self.kind = head.kind;
-        if !matches!(head.framing, Framing::None | Framing::Length(0)) {
-            return self.refuse_and_go_on(&refusal, env);
-        }
-        let close = self.close || head.close || env.stopping;
+    fn refuse_denied(&mut self, refusal: &Refusal, head: &head::Head, env: &mut Env) -> Step {
+        let close = head.has_body() || self.close || head.close || env.stopping;
         debug!(status = refusal.status, code = refusal.code, "HTTP request refused");
         (self.scanner, self.begun) = (Scanner::default(), false);
-        self.begin_answer(refusal.response(head.kind.head, close), close, env);
+        let origin = head.origin().filter(|origin| env.config.origins.iter().any(|of| of == "*" || of == origin));
+        self.begin_answer(refusal.response_to(origin, head.kind.head, close), close, env);
         AGAIN
     }
 

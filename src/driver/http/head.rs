@@ -28,7 +28,8 @@ const PASSED_ON: [(&str, bool); 15] = [
 ];
 
 /// What proxies say (RFC 7239, RFC 9110 section 7.6.3, and older habits).
-const FORWARDED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+const FORWARDED: [&str; 7] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-server", "x-real-ip"];
 
 /// The bit of `host` among those of [`Seen::passed_on`].
 const HOST_BIT: u32 = 1 << 6;
@@ -90,6 +91,16 @@ impl Head {
     /// The field `Authorization`, which stands at most once.
     pub(super) fn authorization(&self) -> Option<&str> {
         self.lines().find_map(|line| line.strip_prefix("authorization: "))
+    }
+
+    /// Whether something follows.
+    pub(super) fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
+    /// The web page that asks, by its origin; it stands at most once.
+    pub(super) fn origin(&self) -> Option<&str> {
+        self.lines().find_map(|line| line.strip_prefix("origin: "))
     }
 
     fn lines(&self) -> impl Iterator<Item = &str> {

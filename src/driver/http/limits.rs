@@ -90,6 +90,8 @@ pub struct HttpConfig {
     pub max_value: BodyLimit,
     /// Who may ask for what.
     pub doors: Doors,
+    /// Web pages that may ask and read answers, by their origins; `*` for all.
+    pub origins: Vec<String>,
     /// Private connections to `tiny_http`, each with one request in flight and one thread. Durable writes per second are
     /// bounded by this number over the time of a commit: 32 suits commits under a millisecond, 64 slower ones.
     pub workers: usize,
@@ -123,6 +125,7 @@ impl HttpConfig {
             listen,
             max_value: BodyLimit::new(max_value),
             doors: Doors::default(),
+            origins: Vec::new(),
             workers: 32,
             connections_max: 8192,
             descriptors_reserved: 0,

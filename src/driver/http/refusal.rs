@@ -85,6 +85,9 @@ const WRITE_UNKNOWN: Refusal = refusal(
     "No answer came from inside this node; the write may have happened or may happen yet.",
 );
 
+pub(super) const BODY_UNWANTED: Refusal =
+    refusal(413, "body_unwanted", "What needs no token has no body here: send the request without one.");
+
 /// The answer to a body of more than this.
 pub(super) const fn body_too_large(limit: usize) -> Refusal {
     let detail = "The body is larger than a value may be in this ring (--max-value when it was created)";
@@ -128,6 +131,11 @@ impl Refusal {
 
     /// The whole HTTP/1.1 response; without its body where the request was HEAD.
     pub(super) fn response(&self, head_only: bool, close: bool) -> Vec<u8> {
+        self.response_to(None, head_only, close)
+    }
+
+    /// The same for a web page of this origin, which may read it.
+    pub(super) fn response_to(&self, origin: Option<&str>, head_only: bool, close: bool) -> Vec<u8> {
         let body = self.body();
         let mut head = format!(
             "HTTP/1.1 {} {}\r\ncontent-type: {PROBLEM_TYPE}\r\ncontent-length: {}\r\n",
@@ -141,6 +149,9 @@ impl Refusal {
         }
         if self.status == 401 {
             let _ = write!(head, "{CHALLENGE_FIELD}: {CHALLENGE}\r\n");
+        }
+        if let Some(origin) = origin {
+            let _ = write!(head, "access-control-allow-origin: {origin}\r\nvary: origin\r\n");
         }
         if close {
             head.push_str("connection: close\r\n");
