@@ -97,6 +97,9 @@ impl Copies {
             }
             return;
         };
+        if !view.has(asked.from.incarnation) {
+            return;
+        }
         let grant = grant_of(view);
         let Asked { from: to, number, ask, .. } = asked;
         let changed = match &ask {

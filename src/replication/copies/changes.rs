@@ -202,7 +202,7 @@ impl Copies {
             inviting.heard = now;
         }
         let served = held.chain.served().map(|view| view.epoch);
-        let gives = if wanted.ahead { served == Some(epoch) } else { held.chain.give(epoch) };
+        let gives = held.may_fetch(&from) && if wanted.ahead { served == Some(epoch) } else { held.chain.give(epoch) };
         if !gives {
             self.tell_views(from, slot);
             return;

@@ -148,7 +148,7 @@ impl Copies {
         (epoch, serial): (u64, u64),
         keys: Vec<(Key, Ballot)>,
     ) {
-        if self.served(slot).is_some_and(|view| view.epoch == epoch) {
+        if self.is_fellow(&from, slot, epoch) {
             let until = if self.mutated(Mutation::CollectsThePresent) { epoch + 1 } else { epoch };
             self.store_and(Work::Hold { epoch: until, keys }, Awaited::Held { to: from, slot, epoch, serial });
         }
@@ -199,8 +199,13 @@ impl Copies {
     }
 
     /// All members had these removals and nothing else.
-    pub(super) fn on_drop(&mut self, slot: Slot, epoch: u64, keys: Vec<(Key, Ballot)>) {
-        if self.served(slot).is_some_and(|view| view.epoch == epoch) {
+    /// Whether both serve a slot in this view.
+    fn is_fellow(&self, who: &Contact, slot: Slot, epoch: u64) -> bool {
+        self.served(slot).is_some_and(|view| view.epoch == epoch && view.has(who.incarnation))
+    }
+
+    pub(super) fn on_drop(&mut self, from: Contact, slot: Slot, epoch: u64, keys: Vec<(Key, Ballot)>) {
+        if self.is_fellow(&from, slot, epoch) {
             let until = if self.mutated(Mutation::CollectsThePresent) { epoch + 1 } else { epoch };
             self.store(Work::Drop { slot, epoch: until, keys });
         }

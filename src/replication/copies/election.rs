@@ -18,6 +18,19 @@ pub(super) struct Standing {
     pub since: Time,
 }
 
+impl Held {
+    /// Members propose, each in turns of its own.
+    fn may_propose(&self, from: &Contact, turn: Turn) -> bool {
+        turn.node == from.incarnation && self.chain.newest().is_some_and(|view| view.has(from.incarnation))
+    }
+
+    /// Members of any view that is known here, and whoever is invited, may have the records.
+    pub(super) fn may_fetch(&self, from: &Contact) -> bool {
+        let is_invited = self.inviting.as_ref().is_some_and(|inviting| inviting.newcomer == from.incarnation);
+        is_invited || self.chain.views().iter().any(|view| view.has(from.incarnation))
+    }
+}
+
 impl Standing {
     #[cfg(test)]
     pub fn has_proposed(&self) -> bool {
@@ -61,6 +74,9 @@ impl Copies {
             self.tell_views(from, slot);
             return;
         }
+        if !held.may_propose(&from, turn) {
+            return;
+        }
         match held.chain.prepare(epoch, turn) {
             Some(Ok(promise)) => self.say_safely(from, slot, CopyMessage::Elected { slot, epoch, turn, promise }),
             Some(Err(turn)) => self.send(from, CopyMessage::Overruled { slot, epoch, turn }),
@@ -91,7 +107,7 @@ impl Copies {
     }
 
     pub(super) fn on_vote(&mut self, from: Contact, slot: Slot, (epoch, turn): (u64, Turn), members: &Members) {
-        let Some(held) = self.held.get_mut(&slot) else { return };
+        let Some(held) = self.held.get_mut(&slot).filter(|held| held.may_propose(&from, turn)) else { return };
         match held.chain.accept(epoch, turn, members) {
             Some(Ok(())) => self.say_safely(from, slot, CopyMessage::Voted { slot, epoch, turn }),
             Some(Err(turn)) => self.send(from, CopyMessage::Overruled { slot, epoch, turn }),

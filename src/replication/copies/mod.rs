@@ -538,7 +538,7 @@ impl Copies {
             CopyMessage::Collectable { slot, epoch, serial, keys } => {
                 self.on_collectable(now, from, slot, (epoch, serial), &keys);
             }
-            CopyMessage::Drop { slot, epoch, keys } => self.on_drop(slot, epoch, keys),
+            CopyMessage::Drop { slot, epoch, keys } => self.on_drop(from, slot, epoch, keys),
             CopyMessage::Compare { serial, slots } => self.on_compare(from, serial, slots),
             CopyMessage::Compared { serial, slots } => self.on_compared(now, from, serial, slots),
             CopyMessage::Leaving => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Mutation, contact, space};
-use crate::base::{Incarnation, Now, Rng, Span, Time, Wall};
+use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Wall};
 use crate::data::register::{Accepted, Ballot, OpId, Recent, Register, State, grant};
 use crate::data::{Ask, Command, Condition, Key, MemoryStore, Outcome, Put, Slot, Store, Work, carry_out};
 use crate::replication::View;
@@ -29,26 +29,24 @@ fn sent(copies: &mut Copies, store: &mut MemoryStore) -> Vec<CopyMessage> {
     sent
 }
 
-/// Whether it promises its vote on what follows its first view, though it has dropped the slot since.
+/// Whether it promises its vote on what follows its second view, though it has dropped the slot since.
 fn votes_again(without: Option<Mutation>) -> bool {
-    let (me, other) = (contact(0, 0), contact(1, 0));
+    let (me, other, away) = (contact(0, 0), contact(1, 0), contact(2, 0));
     let mut store = MemoryStore::new(space());
     let mut copies = Copies::new(me, space(), 1, Rng::new(1));
     copies.mutation = without;
     copies.create();
-    let first = View::of_one(1, me);
-    let second = View::of_one(2, other);
-    copies.hear(NOW, SLOT, &[first.clone(), second]);
-    copies.handle_message(NOW, other, CopyMessage::Complete { slot: SLOT, epoch: 2, has: true, ask: false });
+    let second = View { epoch: 2, members: Arc::from([me, away]) };
+    copies.hear(NOW, SLOT, &[View::of_one(1, me), second.clone(), View::of_one(3, other)]);
+    copies.handle_message(NOW, other, CopyMessage::Complete { slot: SLOT, epoch: 3, has: true, ask: false });
     sent(&mut copies, &mut store);
     assert!(copies.chain(SLOT).is_none(), "it has dropped the slot");
-    // Another process, and somebody who has been away since the beginning.
+    // Another process, and somebody who has been away since then.
     let mut copies = Copies::new(me, space(), 1, Rng::new(2));
     copies.mutation = without;
     copies.restore(&store.kept().expect("memory")).expect("it is readable");
-    let away = contact(2, 0);
     let turn = Turn { n: 9, node: away.incarnation };
-    copies.handle_message(NOW, away, CopyMessage::Elect { slot: SLOT, epoch: 1, turn, views: vec![first] });
+    copies.handle_message(NOW, away, CopyMessage::Elect { slot: SLOT, epoch: 2, turn, views: vec![second] });
     sent(&mut copies, &mut store).iter().any(|message| matches!(message, CopyMessage::Elected { .. }))
 }
 
@@ -220,4 +218,53 @@ fn has_after_joining(without: Option<Mutation>) -> (Option<Register>, Option<Wal
 fn a_newcomer_drops_what_nobody_has_any_more() {
     assert_eq!(has_after_joining(None), (None, Some(Wall(7))));
     assert!(has_after_joining(Some(Mutation::KeepsWhatNobodyHas)).0.is_some(), "it is this rule");
+}
+
+/// What comes of a message of somebody: what is said, whether the slot is served still, and whether a removal is there still.
+fn after(from: Contact, message: CopyMessage) -> (Vec<CopyMessage>, bool, bool) {
+    let (me, member) = (contact(0, 0), contact(1, 0));
+    let place = space().place(key());
+    let mut store = MemoryStore::new(space());
+    let mut copies = Copies::new(me, space(), 2, Rng::new(1));
+    copies.create();
+    store.set(place.clone(), Register::new(None, Some(removal().1))).expect("memory");
+    copies.hear(NOW, place.slot, &[View::of_one(1, me), View { epoch: 2, members: [me, member].into() }]);
+    sent(&mut copies, &mut store);
+    copies.handle_message(NOW, from, message);
+    let said = sent(&mut copies, &mut store);
+    (said, copies.served(place.slot).is_some(), store.register(&place) != Ok(None))
+}
+
+/// Who is in no view of a slot gets none of its records, keeps nobody from serving it, and has nothing voted on or forgotten.
+#[test]
+fn a_stranger_to_a_slot_gets_nothing_of_it_and_changes_nothing() {
+    let slot = space().place(key()).slot;
+    let (member, stranger) = (contact(1, 0), contact(2, 0));
+    let own_turn = |who: Contact| Turn { n: 9, node: who.incarnation };
+    let messages = |who: Contact| {
+        let (turn, members) = (own_turn(who), vec![who].into());
+        let ballot = Ballot { epoch: 2, round: 9, node: who.incarnation, n: 0 };
+        let keys = vec![(key(), removal().0)];
+        let fetch =
+            |ahead| CopyMessage::Fetch { slot, epoch: 2, views: vec![], ahead, digest: None, serial: 9, after: None };
+        [
+            (CopyMessage::Ask { number: 1, slot, epoch: 2, key: key(), ask: Ask::Prepare(ballot) }, true),
+            (CopyMessage::Elect { slot, epoch: 2, turn, views: vec![] }, true),
+            (CopyMessage::Vote { slot, epoch: 2, turn, members }, true),
+            (CopyMessage::Collect { slot, epoch: 2, serial: 1, keys: keys.clone() }, true),
+            (fetch(true), true),
+            (fetch(false), true),
+            (CopyMessage::Drop { slot, epoch: 2, keys }, false),
+        ]
+    };
+    for ((message, is_answered), (of_member, _)) in messages(stranger).into_iter().zip(messages(member)) {
+        let (said, serves, is_there) = after(stranger, message.clone());
+        let only_views = said.iter().all(|message| matches!(message, CopyMessage::Notice { .. }));
+        assert!(only_views && serves && is_there, "{message:?}: {said:?}");
+        let (said, serves, is_there) = after(member, of_member);
+        assert!(!said.is_empty() && is_answered || !serves || !is_there, "a member is heeded: {message:?}");
+    }
+    // Nor does a member stand in the turns of another.
+    let elect = CopyMessage::Elect { slot, epoch: 2, turn: own_turn(stranger), views: vec![] };
+    assert_eq!(after(member, elect).0, []);
 }
