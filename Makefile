@@ -46,7 +46,9 @@ soak: trace ## the simulator for hours: SEEDS fresh seeds for every test; real r
 
 audit: ## licences and sources of all dependencies, advisories where their database can be reached
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
-	$(CARGO) deny --all-features check licenses bans sources
+	$(CARGO) deny --all-features check -D warnings licenses bans sources
+	@if $(CARGO) deny fetch db 2>/dev/null; then $(CARGO) deny --all-features check -D warnings advisories; \
+	else echo "the database of advisories cannot be reached: not checked" >&2; fi
 
 clean:
 	$(CARGO) clean
