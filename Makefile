@@ -3,7 +3,7 @@
 CARGO ?= cargo
 N ?= 5
 
-.PHONY: build test lint doc ring bench figures proto trace soak audit clean
+.PHONY: build test lint doc ring bench figures proto trace soak fuzz audit clean
 
 build: ## the program, target/release/chordkv
 	$(CARGO) build --release --locked
@@ -43,6 +43,13 @@ soak: trace ## the simulator for hours: SEEDS fresh seeds for every test; real r
 	CHORDKV_KILLS=1000 $(CARGO) test --release --test disk -- --nocapture
 	CHORDKV_SEEDS=$${SEEDS:-5000} $(CARGO) test --release --test simulation -- --nocapture
 	CHORDKV_SEEDS=$$(( $${SEEDS:-5000} * 20 )) $(CARGO) test --release --lib copies -- --nocapture
+
+fuzz: ## every fuzz target, SECONDS_EACH (600) long; needs cargo-fuzz and a nightly toolchain
+	@for target in $$(sed -n 's/^name = "\([a-z]*\)"/\1/p' fuzz/Cargo.toml); do \
+	    mkdir -p fuzz/scratch/$$target; \
+	    $(CARGO) +nightly fuzz run -s none $$target fuzz/scratch/$$target fuzz/corpus/$$target -- \
+	        -max_total_time=$${SECONDS_EACH:-600} -timeout=10 -max_len=4096 -print_final_stats=1 || exit 1; \
+	done
 
 audit: ## licences and sources of all dependencies, advisories where their database can be reached
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

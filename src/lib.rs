@@ -9,6 +9,8 @@ pub mod base;
 pub mod cli;
 pub mod data;
 pub mod driver;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod node;
 pub mod overlay;
 pub mod replication;

@@ -35,14 +35,14 @@ impl Span {
     /// No time at all.
     pub const ZERO: Self = Self(0);
 
-    /// `n` seconds.
+    /// `n` seconds, or as long as can be: peers say any number.
     pub const fn secs(n: u64) -> Self {
-        Self(n * 1_000_000)
+        Self(n.saturating_mul(1_000_000))
     }
 
     /// `n` milliseconds.
     pub const fn millis(n: u64) -> Self {
-        Self(n * 1_000)
+        Self(n.saturating_mul(1_000))
     }
 
     /// In whole ms, rounded down.

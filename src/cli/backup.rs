@@ -167,6 +167,13 @@ fn key_of(text: &str, is_base64: bool) -> Result<Key, String> {
     Key::new(bytes).map_err(|error| error.to_string())
 }
 
+/// Key and value of a line.
+#[cfg(any(test, fuzzing))]
+pub(super) fn understand(line: &[u8]) -> Result<(Key, Vec<u8>), String> {
+    let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    Ok((key_of(&line.key, line.key_base64)?, line.value()?))
+}
+
 fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -72,6 +72,13 @@ fn read(path: &Path) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8"))
 }
 
+/// The same, and nothing of it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn understand(text: &str) {
+    let (said, _) = parse(text);
+    let _ = said.wishes();
+}
+
 /// What the text says, and what is wrong with it in the order of lines.
 fn parse(text: &str) -> (NodeArgs, Vec<Problem>) {
     let line = |offset: usize| 1 + text.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count();

@@ -18,6 +18,8 @@ mod client;
 mod config;
 mod env;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keygen;
 mod kv;
 mod leave;

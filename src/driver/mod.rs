@@ -8,6 +8,8 @@ mod connection;
 mod data_dir;
 pub mod durable;
 mod event_loop;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod greeting;
 pub mod http;
 mod outbox;

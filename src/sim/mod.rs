@@ -14,6 +14,8 @@ mod disk;
 mod eras;
 pub mod experiment;
 mod faults;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod linear;
 #[cfg(test)]
 mod loopy;

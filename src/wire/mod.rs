@@ -7,6 +7,8 @@ mod copies;
 mod decode;
 mod encode;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod handshake;
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 mod pb;

@@ -14,6 +14,8 @@ mod backend;
 mod chunked;
 mod conn;
 mod doors;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 mod head;
 mod lane;
