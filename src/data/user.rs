@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::command::{Command, Outcome};
 use super::key::Key;
+use super::metrics::Metric;
 use super::record::Version;
 use super::store::Trouble;
 use super::watch::{WatchQuery, Watched};
@@ -44,6 +45,8 @@ pub enum UserRequest {
     Livez,
     /// Is it ready to serve?
     Readyz,
+    /// What this node counts and measures.
+    Metrics,
 }
 
 /// Which page of the keys.
@@ -82,6 +85,8 @@ pub enum UserReply {
     Leaving,
     /// Of `livez` and `readyz`: every check by name.
     Health(Vec<Check>),
+    /// What a node counts and measures.
+    Metrics(Vec<Metric>),
     /// It could not be done.
     Failed(Failure),
 }

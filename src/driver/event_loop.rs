@@ -21,6 +21,7 @@ use super::settings::RunError;
 use super::storage::Storage;
 use super::users::Users;
 use crate::base::{Incarnation, Span, Time};
+use crate::data::UserReply;
 use crate::node::{ChordNode, Event, Hope, Input, Output, Stop};
 
 /// The token of the peers' listener.
@@ -170,7 +171,7 @@ impl EventLoop {
                 self.peers.send(self.clock.now().mono, self.poll.registry(), to, message);
             }
             Output::Dial { seed } => self.resolve(seed),
-            Output::Reply { token, reply } => self.users.answer(token, reply),
+            Output::Reply { token, reply } => self.answer(token, reply),
             Output::Resume(parked) => self.users.resume(parked),
             Output::Event(event) => log(&event),
             Output::Ring(params) => {
@@ -187,6 +188,19 @@ impl EventLoop {
             Output::LookedUp { .. } => {}
             Output::Stop(stop) => self.part(stop),
         }
+    }
+
+    /// What the node does not know is added: what its peers and users meet before it hears of them.
+    fn answer(&mut self, token: u64, mut reply: UserReply) {
+        match &mut reply {
+            UserReply::Metrics(metrics) => {
+                metrics.extend(self.peers.metrics());
+                metrics.push(self.users.metric());
+            }
+            UserReply::Health(checks) => self.users.judge_load(checks),
+            _ => {}
+        }
+        self.users.answer(token, reply);
     }
 
     /// Finds the address of a seed. Only a name needs a thread: looking it up may take long.

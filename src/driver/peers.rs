@@ -17,6 +17,7 @@ use super::refusals::{Reason, Refusals};
 use super::ring_key::RingKeys;
 use super::tunnel::{Credentials, Tunnel};
 use crate::base::{Capacity, Contact, Ids, Span, Time};
+use crate::data::Metric;
 use crate::node::{Hope, Input, Lane, Message};
 use crate::wire::{Hello, Packet};
 
@@ -270,6 +271,19 @@ impl Peers {
         }
         // Edge-triggered: whoever stops before the queue is empty must come back by itself.
         self.accept_again = Some(now + ACCEPT_PAUSE);
+    }
+
+    /// What is counted and measured of peers.
+    pub fn metrics(&self) -> [Metric; 2] {
+        [
+            Metric::gauge("chordkv_peer_connections", "Connections with peers.", self.count() as u64),
+            Metric::counters(
+                "chordkv_peers_refused",
+                "Peers that were not let in, or were cut off.",
+                "reason",
+                self.refusals.counts(),
+            ),
+        ]
     }
 
     /// Whether one more connection may be. Of those that others have opened and that have not said who they are the one goes

@@ -37,6 +37,7 @@ pub(super) struct Refusals(BTreeMap<Reason, Told>);
 
 #[derive(Debug, Default)]
 struct Told {
+    count: u64,
     // Since the last line.
     untold: u64,
     last_line: Option<Time>,
@@ -62,15 +63,38 @@ impl Refusals {
         }
     }
 
+    /// How many since the start, by reason.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(reason, told)| (reason.name(), told.count))
+    }
+
     /// Whether a line is due, and how many it stands for beside the one that it names.
     fn told(&mut self, now: Time, reason: Reason) -> Option<u64> {
         let told = self.0.entry(reason).or_default();
+        told.count += 1;
         if told.last_line.is_some_and(|last| now.since(last) < LINE_INTERVAL) {
             told.untold += 1;
             return None;
         }
         told.last_line = Some(now);
         Some(std::mem::take(&mut told.untold))
+    }
+}
+
+impl Reason {
+    /// As metrics name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::NoKey => "no_key",
+            Self::WrongKey => "wrong_key",
+            Self::Garbage => "garbage",
+            Self::Identity => "identity",
+            Self::Silent => "silent",
+            Self::Busy => "busy",
+            Self::Judged(why) => why,
+            Self::ByPeer => "by_peer",
+            Self::CutOff => "cut_off",
+        }
     }
 }
 
@@ -104,5 +128,6 @@ mod tests {
         assert_eq!(refusals.told(at(10), Reason::WrongKey), Some(1_000));
         assert_eq!(refusals.told(at(11), Reason::WrongKey), None);
         assert_eq!(refusals.told(at(30), Reason::WrongKey), Some(1));
+        assert_eq!(refusals.counts().collect::<Vec<_>>(), [("no_key", 1), ("wrong_key", 1_004)]);
     }
 }

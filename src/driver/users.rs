@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::Waker;
 
 use super::clock;
-use super::http::{BodyLimit, Doors, HttpFront, HttpHandle, Responder, Ticket};
+use super::http::{BodyLimit, Counts, Doors, HttpFront, HttpHandle, Responder, Ticket};
 use crate::data::http::{Access, Asked, HttpRequest, HttpResponse, Limits, Shape, parse, problem};
-use crate::data::{UserReply, UserRequest};
+use crate::data::{Check, Metric, UserReply, UserRequest};
 
 /// The HTTP front, as the loop sees it.
 pub(super) struct Users {
@@ -21,7 +21,11 @@ pub(super) struct Users {
     shapes: BTreeMap<Ticket, Shape>,
     body_limit: BodyLimit,
     doors: Doors,
+    counts: Counts,
 }
+
+/// The check of `/readyz` that is about how much is asked of a node.
+const LOAD: &str = "load";
 
 /// Requests between the HTTP threads and the loop. Each private connection has one request in flight, so it is never
 /// full in order.
@@ -36,17 +40,18 @@ impl Users {
         waker: Arc<Waker>,
     ) -> io::Result<Self> {
         let (sender, asked) = crossbeam_channel::bounded(CHANNEL_MAX);
-        let (limit, rules) = (body_limit.clone(), doors.clone());
+        let counts = front.counts();
+        let (limit, rules, refused) = (body_limit.clone(), doors.clone(), counts.clone());
         let mut limits = Limits { value_bytes_max: limit.get(), origins };
         let http = front.start(move |ticket, request, responder| {
             limits.value_bytes_max = limit.get();
-            match understood(request, &limits, &rules) {
+            match understood(request, &limits, &rules, &refused) {
                 Ok(asked) => deliver(ticket, asked, &sender, responder, &waker),
                 Err(response) => responder.answer(ticket, response),
             }
         })?;
         let responder = http.responder();
-        Ok(Self { http, responder, asked, shapes: BTreeMap::new(), body_limit, doors })
+        Ok(Self { http, responder, asked, shapes: BTreeMap::new(), body_limit, doors, counts })
     }
 
     /// The ring's limit is known.
@@ -73,6 +78,21 @@ impl Users {
         }
     }
 
+    /// What is counted of requests that were refused before they were asked.
+    pub fn metric(&self) -> Metric {
+        let counts = self.counts.by_code();
+        let help = "Requests that were refused before they reached the node, by the code of the answer.";
+        Metric::counters("chordkv_http_refused", help, "code", counts.into_iter())
+    }
+
+    /// Whether too much is asked of this node, which may not notice it itself: then requests do not reach it.
+    pub fn judge_load(&self, checks: &mut [Check]) {
+        let load = checks.iter_mut().find(|check| check.name == LOAD && check.failed.is_none());
+        if let (Some(check), Some(code)) = (load, self.counts.overload(Instant::now())) {
+            check.failed = Some(format!("requests were just refused: {code}"));
+        }
+    }
+
     /// Has a request asked again that was put off.
     pub fn resume(&self, parked: u64) {
         self.http.resume(parked);
@@ -95,7 +115,7 @@ impl Users {
 }
 
 /// What is asked, or why that is not to be. By method and path the gate has decided already.
-fn understood(request: HttpRequest, limits: &Limits, doors: &Doors) -> Result<Asked, HttpResponse> {
+fn understood(request: HttpRequest, limits: &Limits, doors: &Doors, counts: &Counts) -> Result<Asked, HttpResponse> {
     let access = doors.get();
     if !access.needs_tokens() {
         return parse(request, limits);
@@ -103,7 +123,10 @@ fn understood(request: HttpRequest, limits: &Limits, doors: &Doors) -> Result<As
     let field = request.headers.iter().find(|(name, _)| name == "authorization");
     let authorization = field.map(|(_, value)| value.clone());
     let asked = parse(request, limits)?;
-    access.covers(authorization.as_deref(), &asked.request).map_err(|denied| asked.shape.refused(denied))?;
+    access.covers(authorization.as_deref(), &asked.request).map_err(|denied| {
+        counts.note_denied(denied);
+        asked.shape.refused(denied)
+    })?;
     Ok(asked)
 }
 

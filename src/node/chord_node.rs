@@ -39,7 +39,7 @@ pub struct ChordNode {
     pub(super) timers: Timers<NodeTimer>,
     pub(super) outputs: VecDeque<Output>,
     pub(super) jobs: Jobs,
-    started: Time,
+    pub(super) started: Time,
     // Both clocks at the latest input.
     clocks: Now,
     leaving: bool,
@@ -335,6 +335,7 @@ impl ChordNode {
         let reply = match request {
             UserRequest::Livez => UserReply::Health(vec![Check { name: "loop", failed: None }]),
             UserRequest::Readyz => UserReply::Health(self.readiness()),
+            UserRequest::Metrics => UserReply::Metrics(self.metrics(now)),
             UserRequest::Leave => {
                 self.leave(now);
                 UserReply::Leaving
@@ -368,7 +369,9 @@ impl ChordNode {
             UserRequest::Ring => Ok(Kind::Walk(WalkTask::default())),
             UserRequest::Node => Err(self.node_report(now)),
             UserRequest::Recover { lost } => Ok(Kind::Recover(Box::new(RecoverTask::new(lost)))),
-            UserRequest::Leave | UserRequest::Livez | UserRequest::Readyz => Err(UserReply::Leaving),
+            UserRequest::Leave | UserRequest::Livez | UserRequest::Readyz | UserRequest::Metrics => {
+                Err(UserReply::Leaving)
+            }
         }
     }
 

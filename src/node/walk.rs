@@ -7,7 +7,7 @@ use super::message::{Call, NodeInfo, Reply};
 use super::report::{Finger, NodeName, NodeReport, PeerName, RingNode, RingReport, StoreReport};
 use super::task::{Next, Wake};
 use crate::base::{Contact, Id, Incarnation, Now, Span};
-use crate::data::{Failure, UserReply};
+use crate::data::{Failure, Metric, UserReply};
 use crate::node::RingParams;
 use crate::overlay::Standing;
 
@@ -67,6 +67,35 @@ impl ChordNode {
             walk.open.insert(self.call(id, contact, Call::Info), contact);
         }
         (!walk.open.is_empty()).then_some(Next::Pause(SILENCE))
+    }
+
+    /// The same for whoever looks after many, also before it has joined.
+    pub(super) fn metrics(&self, now: Now) -> Vec<Metric> {
+        let info = self.info(now);
+        let of = |value: fn(&NodeInfo) -> u64| info.as_ref().map_or(0, value);
+        let settled = self.settled().unwrap_or_default();
+        let (to_move, changing) = (settled.to_move as u64, settled.changing as u64);
+        let contacts = self.inside.as_ref().map_or(0, |inside| inside.overlay.contacts().count() as u64);
+        let uptime = now.mono.since(self.started).as_millis() / 1_000;
+        vec![
+            Metric::gauge("chordkv_uptime_seconds", "Since this node has started.", uptime),
+            Metric::gauge(
+                "chordkv_in_ring",
+                "Whether this node is a member of its ring: 1 or 0.",
+                of(|info| u64::from(info.standing.is_member())),
+            ),
+            Metric::gauge("chordkv_contacts", "Peers that this node has heard of.", contacts),
+            Metric::gauge("chordkv_keys", "Keys of which this node has a copy.", of(|info| info.keys)),
+            Metric::gauge("chordkv_bytes", "Bytes of keys and values of which it has a copy.", of(|info| info.bytes)),
+            Metric::gauge("chordkv_slots", "Slots of which it has a copy.", of(|info| info.slots.into())),
+            Metric::gauge("chordkv_slots_changing", "Slots whose change of members is under way here.", changing),
+            Metric::gauge("chordkv_slots_to_move", "Slots of this node that do not have their copies yet.", to_move),
+            Metric::gauge(
+                "chordkv_requests_in_progress",
+                "Requests of users that this node works on.",
+                self.tasks_running() as u64,
+            ),
+        ]
     }
 
     /// The report about this node alone.

@@ -209,11 +209,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn view(&mut self, view: pb::View) -> Decoded<View> {
-        let members = self.contacts(view.members)?;
-        if members.is_empty() {
-            return Err(WireError::Missing("a member of the view"));
-        }
-        Ok(View { epoch: view.epoch, members: members.into() })
+        Ok(View { epoch: view.epoch, members: self.members(view.members)?.into() })
     }
 
     pub(super) fn contacts(&mut self, list: Vec<pb::Contact>) -> Decoded<Vec<Contact>> {

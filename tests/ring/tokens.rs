@@ -204,3 +204,38 @@ fn a_page_whose_origin_was_named_may_ask_and_no_other() {
     assert_eq!(refused(page).as_deref(), Some(page));
     assert_eq!(refused("https://evil.example"), None);
 }
+
+#[test]
+fn whom_a_node_refuses_is_told_by_reason() {
+    let _turn = side_by_side();
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = dir.path().join("ring.key");
+    let key = key.to_str().expect("UTF-8");
+    Process::run(&["keygen", key]).ends_with(0, PATIENCE);
+    let tokens = token_file(dir.path());
+    let node = Node::create(&["--ring-key-file", key, "--http-token-file", tokens.to_str().expect("UTF-8")]);
+    node.wait_ready();
+    let mut client = node.client();
+    ask(&mut client, "GET", "/v1/kv/a", "", b"").is(401);
+    ask(&mut client, "GET", "/v1/kv/a", APP, b"").is_problem(403, "outside_prefix");
+    ask(&mut client, "GET", "/metrics", "", b"").is(401);
+    for _ in 0..2 {
+        let mut stranger = TcpStream::connect(node.peers).expect("a connection");
+        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("it is sent");
+        // It is cut off, with or without an answer to what it said.
+        let _ = stranger.read(&mut [0; 1]);
+    }
+    let told = ask(&mut client, "GET", "/metrics", READ, b"");
+    assert_eq!(told.field("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    let text = String::from_utf8(told.is(200).body.clone()).expect("UTF-8");
+    for line in [
+        "chordkv_in_ring 1",
+        "chordkv_slots 1024",
+        "chordkv_peers_refused_total{reason=\"no_key\"} 2",
+        "chordkv_http_refused_total{code=\"token_missing\"} 2",
+        "chordkv_http_refused_total{code=\"outside_prefix\"} 1",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|of| of == line), "{line} is not in {text}");
+    }
+}

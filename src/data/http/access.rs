@@ -140,7 +140,8 @@ impl Access {
             | UserRequest::Recover { .. }
             | UserRequest::Leave
             | UserRequest::Livez
-            | UserRequest::Readyz => return Ok(()),
+            | UserRequest::Readyz
+            | UserRequest::Metrics => return Ok(()),
         };
         match self.grant(authorization)? {
             Some(grant) if grant.role < needed => Err(Denied::Role(needed)),
@@ -284,6 +285,7 @@ mod tests {
             ("GET", "/v1/lookup/a", Some(Role::Read)),
             ("GET", "/v1/ring", Some(Role::Read)),
             ("GET", "/v1/node", Some(Role::Read)),
+            ("GET", "/metrics", Some(Role::Read)),
             ("GET", "/nothing", Some(Role::Read)),
             ("PUT", "/v1/kv/a", Some(Role::Write)),
             ("DELETE", "http://h/v1/kv/a", Some(Role::Write)),

@@ -28,6 +28,7 @@ mod cors;
 mod duration;
 mod etag;
 mod message;
+mod metrics;
 mod parse;
 mod problem;
 mod render;

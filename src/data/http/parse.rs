@@ -83,6 +83,7 @@ fn understand(request: HttpRequest, head: bool, origin: Option<&str>, limits: &L
         Route::Recover => recover(&method, query)?,
         Route::Livez => alone(UserRequest::Livez, query)?,
         Route::Readyz => alone(UserRequest::Readyz, query)?,
+        Route::Metrics => alone(UserRequest::Metrics, query)?,
     };
     Ok(Asked { request, shape })
 }
@@ -341,6 +342,7 @@ mod tests {
             ("/v1/node", UserRequest::Node),
             ("/livez", UserRequest::Livez),
             ("/readyz?", UserRequest::Readyz),
+            ("/metrics", UserRequest::Metrics),
         ];
         for (target, expected) in cases {
             let get = ask("GET", target, &[]).unwrap();

@@ -10,6 +10,7 @@ use super::access::Denied;
 use super::cors::shown_to;
 use super::etag::etag;
 use super::message::HttpResponse;
+use super::metrics::render_metrics;
 use super::problem::{in_trouble, problem, value_too_large};
 use super::watch::{render_parked, render_too_many, render_too_old, render_watched};
 use crate::base::Wall;
@@ -43,6 +44,7 @@ impl Shape {
             UserReply::Json(document) => HttpResponse::json(200, document),
             UserReply::Leaving => HttpResponse::json(202, br#"{"status":"leaving"}"#.to_vec()),
             UserReply::Health(checks) => render_health(&checks),
+            UserReply::Metrics(metrics) => render_metrics(&metrics),
             UserReply::Failed(failure) => render_failure(failure),
         };
         // A cache may keep what does not forbid it, and a kept answer is not linearizable.

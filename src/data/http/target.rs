@@ -19,6 +19,7 @@ pub(super) enum Route<'a> {
     Recover,
     Livez,
     Readyz,
+    Metrics,
 }
 
 impl<'a> Route<'a> {
@@ -39,6 +40,7 @@ impl<'a> Route<'a> {
             "/v1/recover" => Some(Self::Recover),
             "/livez" => Some(Self::Livez),
             "/readyz" => Some(Self::Readyz),
+            "/metrics" => Some(Self::Metrics),
             _ => None,
         }
     }
@@ -51,7 +53,9 @@ impl<'a> Route<'a> {
             Self::Recover => &["GET", "HEAD", "POST"],
             // Not HEAD: an answer without a body tells nothing.
             Self::Watch => &["GET"],
-            Self::List | Self::Lookup(_) | Self::Ring | Self::Node | Self::Livez | Self::Readyz => &["GET", "HEAD"],
+            Self::List | Self::Lookup(_) | Self::Ring | Self::Node | Self::Livez | Self::Readyz | Self::Metrics => {
+                &["GET", "HEAD"]
+            }
         }
     }
 }

@@ -266,6 +266,7 @@ impl Conn {
 
     /// Answers the request that waits with an error of the gate. It was read whole, so the connection may go on.
     pub(super) fn refuse_waiting(&mut self, refusal: &Refusal, env: &Env) {
+        env.config.counts.note(env.now, refusal);
         let close = self.close || env.stopping;
         debug!(status = refusal.status, code = refusal.code, "HTTP request refused");
         self.answer(refusal.response(self.kind.head, close), close, env);
@@ -339,6 +340,7 @@ impl Conn {
 
     /// A client whose request has no body may go on: a page may ask again with a token.
     fn refuse_denied(&mut self, refusal: &Refusal, head: &head::Head, env: &mut Env) -> Step {
+        env.config.counts.note(env.now, refusal);
         let close = head.has_body() || self.close || head.close || env.stopping;
         debug!(status = refusal.status, code = refusal.code, "HTTP request refused");
         (self.scanner, self.begun) = (Scanner::default(), false);
@@ -494,6 +496,7 @@ impl Conn {
 
     /// Refuses what is being read. Where the next request would begin is unknown, so the connection ends.
     fn refuse(&mut self, refusal: &Refusal, env: &Env) {
+        env.config.counts.note(env.now, refusal);
         debug!(status = refusal.status, code = refusal.code, "HTTP request refused");
         let head_only = match self.phase {
             Phase::Head => self.input[self.cursor..].starts_with(b"HEAD "),

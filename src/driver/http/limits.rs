@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::counts::Counts;
 use super::doors::Doors;
 
 /// Largest head of a request: request line and header fields, with the empty line.
@@ -90,6 +91,8 @@ pub struct HttpConfig {
     pub max_value: BodyLimit,
     /// Who may ask for what.
     pub doors: Doors,
+    /// Counts what is refused.
+    pub counts: Counts,
     /// Web pages that may ask and read answers, by their origins; `*` for all.
     pub origins: Vec<String>,
     /// Private connections to `tiny_http`, each with one request in flight and one thread. Durable writes per second are
@@ -125,6 +128,7 @@ impl HttpConfig {
             listen,
             max_value: BodyLimit::new(max_value),
             doors: Doors::default(),
+            counts: Counts::default(),
             origins: Vec::new(),
             workers: 32,
             connections_max: 8192,

@@ -13,6 +13,7 @@
 mod backend;
 mod chunked;
 mod conn;
+mod counts;
 mod doors;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -36,6 +37,7 @@ use tracing::error;
 
 pub use crate::data::http::{HttpRequest, HttpResponse};
 pub use backend::Responder;
+pub use counts::Counts;
 pub use doors::Doors;
 pub use limits::{BodyLimit, HttpConfig};
 
@@ -69,6 +71,11 @@ impl HttpFront {
     /// The address that clients reach, with the port that was chosen.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// What is refused is counted here.
+    pub fn counts(&self) -> Counts {
+        self.config.counts.clone()
     }
 
     /// The most public connections there will be at once.

@@ -68,7 +68,13 @@ impl Copies {
 
     /// Hears of views of a slot, oldest first.
     pub fn hear(&mut self, now: Time, slot: Slot, views: &[View]) {
-        let is_sane = |view: &View| (1..=MEMBERS_MAX).contains(&view.members.len());
+        let is_twice = |view: &View, at: usize| {
+            view.members[..at].iter().any(|other| other.incarnation == view.members[at].incarnation)
+        };
+        let is_sane = |view: &View| {
+            let count = view.members.len();
+            (1..=MEMBERS_MAX).contains(&count) && !(1..count).any(|at| is_twice(view, at))
+        };
         if !self.space.holds(slot) || !views.iter().all(is_sane) || !views.is_sorted_by_key(|view| view.epoch) {
             return;
         }

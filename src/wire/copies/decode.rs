@@ -1,5 +1,6 @@
 //! Protobuf to domain messages of the copies. Whatever a peer says ends here in something valid, and bounded.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::decode::{
@@ -7,7 +8,7 @@ use super::super::decode::{
 };
 use super::super::pb;
 use super::super::pb::envelope::Body;
-use crate::base::{Contact, Wall};
+use crate::base::{Contact, Incarnation, Wall};
 use crate::data::register::{Accepted, GONE_MAX, OpId, RECENT_MAX, Recent, State};
 use crate::data::{Answer, Ask, Digest, Key, Slot};
 use crate::replication::View;
@@ -122,11 +123,15 @@ impl Reader<'_> {
         })
     }
 
-    fn members(&mut self, members: Vec<pb::Contact>) -> Decoded<Vec<Contact>> {
+    /// Each once: who counts twice would be a majority by itself.
+    pub(in crate::wire) fn members(&mut self, members: Vec<pb::Contact>) -> Decoded<Vec<Contact>> {
+        const WRONG: WireError = WireError::Invalid("the members of a view");
         if !(1..=MEMBERS_MAX).contains(&members.len()) {
-            return Err(WireError::Invalid("the members of a view"));
+            return Err(WRONG);
         }
-        members.into_iter().map(|member| self.contact(member)).collect()
+        let members: Vec<Contact> = members.into_iter().map(|member| self.contact(member)).collect::<Decoded<_>>()?;
+        let different: BTreeSet<Incarnation> = members.iter().map(|member| member.incarnation).collect();
+        if different.len() == members.len() { Ok(members) } else { Err(WRONG) }
     }
 
     fn views(&mut self, views: Vec<pb::View>) -> Decoded<Vec<View>> {

@@ -220,6 +220,15 @@ fn a_newcomer_drops_what_nobody_has_any_more() {
     assert!(has_after_joining(Some(Mutation::KeepsWhatNobodyHas)).0.is_some(), "it is this rule");
 }
 
+/// Two members of a view that are the same node: it would be asked twice, and agree with itself. Found by a fuzzer.
+#[test]
+fn a_view_with_a_member_twice_is_no_view() {
+    let me = contact(0, 0);
+    let mut copies = Copies::new(me, space(), 2, Rng::new(1));
+    copies.hear(NOW, SLOT, &[View { epoch: 1, members: [me, me].into() }]);
+    assert!(copies.view(SLOT).is_none() && copies.held() == 0);
+}
+
 /// What comes of a message of somebody: what is said, whether the slot is served still, and whether a removal is there still.
 fn after(from: Contact, message: CopyMessage) -> (Vec<CopyMessage>, bool, bool) {
     let (me, member) = (contact(0, 0), contact(1, 0));
