@@ -1,7 +1,7 @@
 //! One connection to a peer: its socket, how far the handshake is, what came in and what waits to go out.
 
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -259,6 +259,12 @@ impl Connection {
     /// Whether bytes have come, in the greeting.
     pub fn has_spoken(&self) -> bool {
         self.last_heard > self.phase_since
+    }
+
+    /// Where the other side is, whatever it says.
+    pub fn remote_ip(&self) -> Option<IpAddr> {
+        let dialled = || self.dialled.as_ref().and_then(|dialled| dialled.addr);
+        self.from.or_else(dialled).map(|addr| addr.ip())
     }
 
     /// Whether the other side has shown a ring key.

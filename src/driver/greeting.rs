@@ -1,6 +1,7 @@
 //! The begin of a connection: who the peer is, whether it is let in, and what it is told if not.
 
 use std::io;
+use std::net::IpAddr;
 
 use tracing::debug;
 
@@ -19,7 +20,9 @@ impl Peers {
         let proven = connection.tunnel.as_ref().and_then(|tunnel| tunnel.peer());
         if proven.is_some_and(|proven| proven != hello.incarnation) {
             let reason = format!("it says that it is node {}, whose key it does not have", hello.incarnation);
+            let from = connection.from;
             self.refusals.note(now, Reason::Identity, hello.addr, &reason);
+            self.offends(now, from.map(|from| from.ip()));
             self.end(at, &io::Error::new(io::ErrorKind::InvalidData, reason));
             return;
         }
@@ -105,11 +108,20 @@ impl Peers {
         }
     }
 
+    /// Whoever does so again and again is turned away for a while; not whoever speaks another version, or is of another ring.
+    fn offends(&mut self, now: Time, from: Option<IpAddr>) {
+        if let Some(ip) = from {
+            self.offenders.note(now, ip);
+        }
+    }
+
     pub(super) fn on_garbage(&mut self, now: Time, at: usize, reason: String) {
         let Some(connection) = &self.slots[at].connection else { return };
         match connection.phase {
             Phase::Open(peer) => {
+                let from = connection.remote_ip();
                 self.refusals.note(now, Reason::CutOff, peer.addr, &reason);
+                self.offends(now, from);
                 self.end(at, &io::Error::new(io::ErrorKind::InvalidData, reason));
             }
             _ if connection.dialled.is_some() => {
@@ -118,6 +130,7 @@ impl Peers {
             _ => {
                 if let Some(from) = connection.from {
                     self.refusals.note(now, Reason::Garbage, from, &reason);
+                    self.offends(now, Some(from.ip()));
                 }
                 self.refuse(now, at, Refusal { code: RefusalCode::Malformed, reason });
             }
@@ -128,7 +141,9 @@ impl Peers {
     pub(super) fn on_stranger(&mut self, now: Time, at: usize, stranger: Stranger) {
         let Some(connection) = &self.slots[at].connection else { return };
         if let Phase::Open(peer) = connection.phase {
+            let from = connection.remote_ip();
             self.refusals.note(now, Reason::CutOff, peer.addr, stranger.reason());
+            self.offends(now, from);
         } else if let Some(from) = connection.from {
             let reason = match stranger {
                 Stranger::NoHandshake => Reason::NoKey,
@@ -137,6 +152,9 @@ impl Peers {
                 Stranger::Record => Reason::Garbage,
             };
             self.refusals.note(now, reason, from, stranger.reason());
+            if stranger != Stranger::Version {
+                self.offends(now, Some(from.ip()));
+            }
         }
         self.end(at, &io::Error::new(io::ErrorKind::InvalidData, stranger.reason()));
     }
@@ -156,6 +174,10 @@ impl Peers {
         let is_half = connection.has_spoken() || error == io::ErrorKind::TimedOut;
         if let (Some(from), Phase::Greeting, true) = (connection.from, connection.phase, is_half) {
             self.refusals.note(now, Reason::Silent, from, why);
+            // A member may be on a link that carries nothing back, and has shown the key by then.
+            if connection.tunnel.as_ref().is_some_and(|tunnel| !tunnel.has_seen_key()) {
+                self.offends(now, Some(from.ip()));
+            }
         }
         self.end(at, &io::Error::new(error, why));
     }

@@ -12,6 +12,7 @@ mod event_loop;
 pub mod fuzzing;
 mod greeting;
 pub mod http;
+mod offenders;
 mod outbox;
 mod peers;
 mod refusals;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mio::event::Event;
@@ -13,6 +13,7 @@ use mio::{Interest, Registry, Token};
 use tracing::{debug, warn};
 
 use super::connection::{Arrived, Connection, Dialled, Phase, Way};
+use super::offenders::Offenders;
 use super::refusals::{Reason, Refusals};
 use super::ring_key::RingKeys;
 use super::tunnel::{Credentials, Tunnel};
@@ -29,6 +30,7 @@ pub(super) struct Peers {
     // With a ring key everything goes through tunnels.
     credentials: Option<Arc<Credentials>>,
     pub(super) refusals: Refusals,
+    pub(super) offenders: Offenders,
     pub(super) slots: Vec<Slot>,
     free: Vec<usize>,
     pub(super) by_addr: BTreeMap<SocketAddr, usize>,
@@ -86,6 +88,7 @@ impl Peers {
             local,
             credentials: credentials.map(Arc::new),
             refusals: Refusals::default(),
+            offenders: Offenders::default(),
             slots: Vec::new(),
             free: Vec::new(),
             by_addr: BTreeMap::new(),
@@ -250,6 +253,11 @@ impl Peers {
         for _ in 0..ACCEPT_TURN {
             match self.listener.accept() {
                 Ok((socket, from)) => {
+                    if self.offenders.is_away(now, from.ip()) && !self.has_member_at(from.ip()) {
+                        let why = "somebody at its address was refused again and again";
+                        self.refusals.note(now, Reason::TurnedAway, from, why);
+                        continue;
+                    }
                     if !self.makes_room(now) {
                         self.refusals.note(now, Reason::Busy, from, "there are too many connections");
                         continue;
@@ -284,6 +292,14 @@ impl Peers {
                 self.refusals.counts(),
             ),
         ]
+    }
+
+    /// Whether a member is connected from there: whoever shares its address must not keep others of it out.
+    fn has_member_at(&self, ip: IpAddr) -> bool {
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        connections
+            .filter(|connection| connection.peer().is_some())
+            .any(|connection| connection.remote_ip() == Some(ip))
     }
 
     /// Whether one more connection may be. Of those that others have opened and that have not said who they are the one goes

@@ -29,6 +29,8 @@ pub(super) enum Reason {
     ByPeer,
     /// It was let in, and then sent what makes no sense.
     CutOff,
+    /// From its address somebody was refused too often.
+    TurnedAway,
 }
 
 /// What was refused since the start.
@@ -94,6 +96,7 @@ impl Reason {
             Self::Judged(why) => why,
             Self::ByPeer => "by_peer",
             Self::CutOff => "cut_off",
+            Self::TurnedAway => "turned_away",
         }
     }
 }

@@ -122,6 +122,11 @@ impl Tunnel {
         matches!(self.state, State::Open(_))
     }
 
+    /// Whether the other side has shown that it has a ring key, if only by a message that somebody may have recorded.
+    pub fn has_seen_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Whether it may go on where these are the ring's keys. One that has shown none yet may not: it would be asked for those of
     /// before.
     pub fn is_kept_by(&self, keys: &RingKeys) -> bool {

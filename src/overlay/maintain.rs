@@ -340,13 +340,16 @@ impl Overlay {
 
     // ----- offers: two rings that meet become one -----
 
-    pub(super) fn on_offer(&mut self, now: Time, contact: Contact) {
+    pub(super) fn on_offer(&mut self, now: Time, from: Contact, contact: Contact) {
         if self.successors.first() == Some(contact) && self.standing.is_member() {
             // It has news.
             self.timers.set_no_later(Timer::Stabilize, now + NEWS_PAUSE);
             return;
         }
         if contact.id == self.me.id || !self.standing.is_member() || self.peers.is_buried(contact.incarnation) {
+            return;
+        }
+        if !self.peers.offered.admits(now, &from, &contact) {
             return;
         }
         self.peers.mention(now, contact, None, &mut self.rng);

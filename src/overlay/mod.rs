@@ -12,6 +12,7 @@ mod lookup;
 mod maintain;
 pub mod message;
 pub(crate) mod mutation;
+mod offered;
 mod peers;
 mod ring;
 pub mod rtt;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use super::message::Standing;
+use super::offered::Offered;
 use super::rtt::Rtt;
 use crate::base::{Capacity, Contact, Id, Incarnation, Rng, Span, Time, between};
 
@@ -62,6 +63,7 @@ struct Turns {
 #[derive(Debug)]
 pub(super) struct Peers {
     by_id: BTreeMap<Id, Peer>,
+    pub offered: Offered,
     // Who does not answer, and those of them who count as gone; a peer is in one of the two at most.
     suspects: BTreeSet<Id>,
     gone: BTreeSet<Id>,
@@ -92,6 +94,7 @@ impl Peers {
     pub fn new(capacity: Capacity, max: usize) -> Self {
         Self {
             by_id: BTreeMap::new(),
+            offered: Offered::default(),
             suspects: BTreeSet::new(),
             gone: BTreeSet::new(),
             gone_order: VecDeque::new(),

@@ -381,7 +381,7 @@ impl Overlay {
             RingMessage::NextHop { request, next } => self.on_next_hop(now, from, request, next),
             RingMessage::Join { request } => self.on_join(now, from, request),
             RingMessage::JoinReply { request, verdict } => self.on_join_reply(now, from, request, verdict),
-            RingMessage::Offer { contact } => self.on_offer(now, contact),
+            RingMessage::Offer { contact } => self.on_offer(now, from, contact),
             RingMessage::GetContacts { request, after } => self.on_get_contacts(now, from, request, after),
             RingMessage::Contacts { request, contacts } => self.on_contacts(now, from, request, &contacts),
             RingMessage::ProbeFor { contact } => self.on_probe_for(now, from, contact),

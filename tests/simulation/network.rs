@@ -243,6 +243,7 @@ fn offer_flood() {
         }
         node.check_invariants();
     }
-    assert!(sent < 20_100, "an offer costs at most one message: {sent}");
-    assert!(node.contacts().count() <= 128 && node.is_alone());
+    // All within 20 ms, by one peer.
+    assert!(sent < 100, "most are not looked at: {sent}");
+    assert!(node.contacts().count() <= 65 && node.is_alone(), "{}", node.contacts().count());
 }

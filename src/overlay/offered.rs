@@ -1,0 +1,90 @@
+//! How much of what others offer is looked at: no peer, and no network that it speaks of, takes up a node's time and memory.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::base::{Contact, Incarnation, Span, Time};
+
+/// What was offered lately, by whom and of which networks.
+#[derive(Debug, Default)]
+pub(super) struct Offered {
+    by_peer: BTreeMap<Incarnation, Bucket>,
+    by_network: BTreeMap<IpAddr, Bucket>,
+}
+
+/// Empties as time goes by.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    level: u64,
+    at: Time,
+}
+
+/// Offers that a peer may pass on at once, and how long each counts. Two rings of 512 that meet need a handful.
+const OF_PEER: (u64, Span) = (64, Span::millis(50));
+/// The same of the addresses of one network (/24, /64): a ring may well be in one.
+const OF_NETWORK: (u64, Span) = (256, Span::millis(10));
+/// Peers and networks that are remembered; of more, those go that were spoken of longest ago.
+const REMEMBERED_MAX: usize = 256;
+
+impl Offered {
+    /// Whether this offer is to be looked at.
+    pub fn admits(&mut self, now: Time, from: &Contact, contact: &Contact) -> bool {
+        // Whoever has no room of its own left takes none of a network's.
+        take(&mut self.by_peer, now, from.incarnation, OF_PEER)
+            && take(&mut self.by_network, now, network(contact.addr.ip()), OF_NETWORK)
+    }
+}
+
+fn take<K: Ord + Copy>(buckets: &mut BTreeMap<K, Bucket>, now: Time, key: K, (size, each): (u64, Span)) -> bool {
+    if buckets.len() >= REMEMBERED_MAX && !buckets.contains_key(&key) {
+        let oldest = buckets.iter().min_by_key(|(_, bucket)| bucket.at).map(|(key, _)| *key);
+        oldest.map(|key| buckets.remove(&key));
+    }
+    let bucket = buckets.entry(key).or_insert(Bucket { level: 0, at: now });
+    let emptied = now.since(bucket.at).0 / each.0;
+    bucket.level = bucket.level.saturating_sub(emptied);
+    bucket.at = if bucket.level == 0 { now } else { bucket.at + each * emptied };
+    let has_room = bucket.level < size;
+    bucket.level += u64::from(has_room);
+    has_room
+}
+
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) >> 8 << 8).into()),
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Capacity;
+
+    fn contact(network: u8, host: u8) -> Contact {
+        let incarnation = Incarnation(u128::from(network) << 8 | u128::from(host));
+        Contact::new(Capacity::MAX, ([10, 0, network, host], 1).into(), incarnation)
+    }
+
+    #[test]
+    fn a_peer_is_heard_so_often_and_another_still() {
+        let (mut offered, now) = (Offered::default(), Time(1));
+        let heard = |offered: &mut Offered, now, from: u8| {
+            (0..=255).filter(|host| offered.admits(now, &contact(0, from), &contact(from, *host))).count()
+        };
+        assert_eq!(heard(&mut offered, now, 1), 64);
+        assert_eq!(heard(&mut offered, now, 1), 0);
+        assert_eq!(heard(&mut offered, now, 2), 64);
+        assert_eq!(heard(&mut offered, now + Span::millis(520), 1), 10, "one more each 50 ms");
+        assert_eq!(heard(&mut offered, now + Span::secs(60), 1), 64);
+    }
+
+    #[test]
+    fn many_peers_that_speak_of_one_network_are_heard_no_more_than_that() {
+        let mut offered = Offered::default();
+        let all = (0..=255).flat_map(|from| (0..10).map(move |host| (from, host)));
+        let heard = all.filter(|(from, host)| offered.admits(Time(1), &contact(1, *from), &contact(9, *host))).count();
+        assert_eq!(heard, 256);
+        assert!(offered.admits(Time(1), &contact(1, 1), &contact(8, 1)), "of another network they are");
+    }
+}
