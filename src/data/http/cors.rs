@@ -15,7 +15,12 @@ const ANY: &str = "*";
 
 /// The origin of the page that asks, if the operator has named it.
 pub(super) fn allowed<'a>(headers: Headers<'a>, limits: &Limits) -> Option<&'a str> {
-    headers.all("origin").find(|origin| limits.origins.iter().any(|known| known == ANY || known == origin))
+    headers.all("origin").find(|origin| is_named(&limits.origins, origin))
+}
+
+/// Whether the operator has named this origin, or all.
+pub fn is_named(origins: &[String], origin: &str) -> bool {
+    origins.iter().any(|known| known == ANY || known == origin)
 }
 
 /// What the answer to a page must say so that it may read it.

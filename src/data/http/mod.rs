@@ -36,6 +36,7 @@ mod target;
 mod watch;
 
 pub use access::{Access, Asking, CHALLENGE, CHALLENGE_FIELD, Denied, Role};
+pub use cors::is_named;
 pub use duration::duration;
 pub use message::{HttpRequest, HttpResponse, Limits};
 pub use parse::{Asked, parse};

@@ -22,7 +22,7 @@ use super::limits::{
     ANSWER_MARGIN, Budget, DRAIN_MAX, HEAD_MAX, HttpConfig, IDLE_CAPACITY, PARKED_MAX, READ_TURN, SCRATCH, reserve,
 };
 use super::refusal::{self, Refusal};
-use crate::data::http::{Asking, PARKED_FIELD};
+use crate::data::http::{Asking, PARKED_FIELD, is_named};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -344,7 +344,7 @@ impl Conn {
         let close = head.has_body() || self.close || head.close || env.stopping;
         debug!(status = refusal.status, code = refusal.code, "HTTP request refused");
         (self.scanner, self.begun) = (Scanner::default(), false);
-        let origin = head.origin().filter(|origin| env.config.origins.iter().any(|of| of == "*" || of == origin));
+        let origin = head.origin().filter(|origin| is_named(&env.config.origins, origin));
         self.begin_answer(refusal.response_to(origin, head.kind.head, close), close, env);
         AGAIN
     }
