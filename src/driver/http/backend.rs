@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, lstat, open};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use tiny_http::{Header, Request, Response, Server, StatusCode};
@@ -55,8 +55,12 @@ pub(super) struct SocketDir {
 impl SocketDir {
     pub(super) fn create() -> io::Result<Self> {
         let temp = std::env::temp_dir();
-        let temp = if temp.as_os_str().len() > SOCKET_DIR_MAX / 2 { PathBuf::from("/tmp") } else { temp };
-        remove_orphans(&temp);
+        let fits = temp.as_os_str().len() <= SOCKET_DIR_MAX / 2;
+        Self::create_in(if fits { &temp } else { Path::new("/tmp") })
+    }
+
+    fn create_in(temp: &Path) -> io::Result<Self> {
+        remove_orphans(temp);
         let mut failure = io::Error::from(io::ErrorKind::AlreadyExists);
         for _ in 0..DIR_ATTEMPTS {
             // Seeded by the system anew each time: enough to not be guessed and taken beforehand.
@@ -66,7 +70,7 @@ impl SocketDir {
                 Err(error) => failure = error,
                 Ok(()) => match lock(&path) {
                     Ok(held) => return Ok(SocketDir { path, _lock: held }),
-                    // Whoever takes it for an orphan was faster.
+                    // Another node that starts took it for an orphan, and was faster.
                     Err(error) => failure = error.into(),
                 },
             }
@@ -106,7 +110,7 @@ fn remove_orphans(temp: &Path) {
     }
 }
 
-/// Locks a private directory of this user; an error if it is another's, no directory, or locked.
+/// Locks a private directory of this user; an error if it is another's, no directory, locked, or gone by then.
 fn lock(dir: &Path) -> rustix::io::Result<OwnedFd> {
     let held = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&held)?;
@@ -114,7 +118,9 @@ fn lock(dir: &Path) -> rustix::io::Result<OwnedFd> {
         return Err(Errno::PERM);
     }
     flock(&held, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(held)
+    // Between the two, whoever held the lock may have removed it: the lock would be on what has no name any more.
+    let named = lstat(dir)?;
+    if (named.st_dev, named.st_ino) == (stat.st_dev, stat.st_ino) { Ok(held) } else { Err(Errno::NOENT) }
 }
 
 /// Whether a name is one that [`SocketDir::create`] gives.
@@ -166,7 +172,8 @@ impl Backend {
 fn listen(path: &Path) -> io::Result<Arc<Server>> {
     // A left-over of a failed attempt; the directory is ours alone.
     let _ = std::fs::remove_file(path);
-    Server::http_unix(path).map(Arc::new).map_err(|error| io::Error::other(error.to_string()))
+    let failed = |error| io::Error::other(format!("nothing can listen at {}: {error}", path.display()));
+    Server::http_unix(path).map(Arc::new).map_err(failed)
 }
 
 /// Takes requests until stopped: numbers each, hands it to the answering thread, then calls `deliver`.
@@ -368,6 +375,18 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         drop(dir);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn nodes_that_start_at_once_take_no_directory_from_each_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let start_often = || {
+            for _ in 0..300 {
+                let dir = SocketDir::create_in(temp.path()).unwrap();
+                assert!(dir.path.exists(), "removed before it was locked");
+            }
+        };
+        std::thread::scope(|threads| (0..4).for_each(|_| drop(threads.spawn(start_often))));
     }
 
     #[test]
