@@ -14,6 +14,8 @@ use crate::base::{Contact, Id, Span, Time, between};
 /// Contacts in one answer.
 pub const CONTACTS_PAGE: usize = 64;
 
+/// How old a member is taken to be known alive that another one names as neighbour or owner.
+const HEARSAY_AGE: Span = Span::secs(10);
 /// Between the questions of a newcomer's way around the circle.
 const TOUR_INTERVAL: Span = Span::millis(100);
 
@@ -34,7 +36,7 @@ impl Overlay {
     pub fn remember(&mut self, contacts: &[Contact]) {
         self.was_member = true;
         for contact in contacts.iter().filter(|contact| contact.id != self.me.id) {
-            self.peers.mention(self.now, *contact, None, &mut self.rng);
+            self.peers.mention(*contact, &mut self.rng);
         }
         if self.mutated(Mutation::RestartWithOldPointers) {
             self.resume(contacts);
@@ -110,11 +112,21 @@ impl Overlay {
         self.send(from, RingMessage::Contacts { request, contacts });
     }
 
+    /// A peer named members of the ring, and knew them alive so long ago.
+    fn hear_of(&mut self, now: Time, from: Contact, told: &[(Contact, Span)]) {
+        let others = told.iter().filter(|(contact, _)| contact.id != self.me.id);
+        self.peers.told(now, &from, others.copied(), &mut self.rng);
+    }
+
+    /// The same of its neighbours, or of the owner that it found: one who should know.
+    pub(super) fn hear_of_neighbours(&mut self, now: Time, from: Contact, told: impl IntoIterator<Item = Contact>) {
+        let told: Vec<_> = told.into_iter().map(|contact| (contact, HEARSAY_AGE)).collect();
+        self.hear_of(now, from, &told);
+    }
+
     pub(super) fn on_contacts(&mut self, now: Time, from: Contact, request: u64, contacts: &[(Contact, Span)]) {
         let Some(Ask::Contacts { after, tour }) = self.take_reply(now, from, request) else { return };
-        for (contact, age) in contacts.iter().filter(|(contact, _)| contact.id != self.me.id) {
-            self.peers.mention(now, *contact, Some(*age), &mut self.rng);
-        }
+        self.hear_of(now, from, contacts);
         if !tour {
             return;
         }

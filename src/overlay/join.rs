@@ -35,7 +35,7 @@ impl Overlay {
             return;
         }
         self.awake(now);
-        self.peers.mention(now, via, None, &mut self.rng);
+        self.peers.mention(via, &mut self.rng);
         self.set_standing(Standing::Joining);
         self.joining = Some(Joining::Through(via));
         self.continue_join(now);

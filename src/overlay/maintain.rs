@@ -349,10 +349,10 @@ impl Overlay {
         if contact.id == self.me.id || !self.standing.is_member() || self.peers.is_buried(contact.incarnation) {
             return;
         }
-        if !self.peers.offered.admits(now, &from, &contact) {
+        if !self.peers.hearsay.admits_offer(now, &from, &contact) {
             return;
         }
-        self.peers.mention(now, contact, None, &mut self.rng);
+        self.peers.mention(contact, &mut self.rng);
         if self.is_before_successor(&contact) {
             if !self.is_asking(|ask| *ask == Ask::Offered) {
                 self.ask_neighbours(now, contact, Ask::Offered);

@@ -7,12 +7,12 @@
 pub mod config;
 mod contacts;
 pub mod fingers;
+mod hearsay;
 mod join;
 mod lookup;
 mod maintain;
 pub mod message;
 pub(crate) mod mutation;
-mod offered;
 mod peers;
 mod ring;
 pub mod rtt;

@@ -3,10 +3,11 @@
 //! Being listed here confers nothing: pointers of the ring are only changed by the operations of `maintain` and `join`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::ops::Bound;
 
+use super::hearsay::{Hearsay, network};
 use super::message::Standing;
-use super::offered::Offered;
 use super::rtt::Rtt;
 use crate::base::{Capacity, Contact, Id, Incarnation, Rng, Span, Time, between};
 
@@ -63,7 +64,7 @@ struct Turns {
 #[derive(Debug)]
 pub(super) struct Peers {
     by_id: BTreeMap<Id, Peer>,
-    pub offered: Offered,
+    pub hearsay: Hearsay,
     // Who does not answer, and those of them who count as gone; a peer is in one of the two at most.
     suspects: BTreeSet<Id>,
     gone: BTreeSet<Id>,
@@ -83,6 +84,8 @@ pub(super) struct Peers {
 const BURIED_MAX: usize = 1_024;
 /// How many members that count as gone are kept, as they may be the other side of a partition.
 const GONE_MAX: usize = 1_024;
+/// Of how many members of one network this node may know by the word of others only, at least: a ring may well be in one.
+const UNHEARD_OF_NETWORK_MIN: usize = 256;
 /// How many entries are looked at to find one to evict; bounds the work that a stranger's mention can cause.
 const EVICTION_PROBES: usize = 8;
 /// Among how many peers the one with the shortest round trip is chosen.
@@ -94,7 +97,7 @@ impl Peers {
     pub fn new(capacity: Capacity, max: usize) -> Self {
         Self {
             by_id: BTreeMap::new(),
-            offered: Offered::default(),
+            hearsay: Hearsay::default(),
             suspects: BTreeSet::new(),
             gone: BTreeSet::new(),
             gone_order: VecDeque::new(),
@@ -145,7 +148,7 @@ impl Peers {
 
     /// A peer spoke to us: it lives. Returns the incarnation that was thought to live at this address before.
     pub fn heard(&mut self, now: Time, contact: Contact, rng: &mut Rng) -> Option<Incarnation> {
-        self.make_room(contact.id, rng);
+        let _ = self.make_room(contact.id, rng, true);
         let lives = |peer: &&Peer| peer.last_heard.is_some() && !peer.is_suspect();
         if self.by_id.get(&contact.id).filter(lives).is_some_and(|peer| peer.contact.addr != contact.addr) {
             // Another address with the id of a living peer: it will be refused, and says nothing about that peer.
@@ -163,20 +166,63 @@ impl Peers {
         replaced
     }
 
-    /// Somebody else spoke of a peer, and knew it alive so long ago; `None`: perhaps never.
-    pub fn mention(&mut self, now: Time, contact: Contact, age: Option<Span>, rng: &mut Rng) {
+    /// This node is about to speak to a peer of which it knows no more than that.
+    pub fn mention(&mut self, contact: Contact, rng: &mut Rng) {
+        self.note(contact, None, rng, true);
+    }
+
+    /// A peer named others, and knew them alive so long ago. Of those not known yet a peer may name so many, and there are
+    /// so many of one network until they are heard themselves. None takes the place of one that this node has heard.
+    pub fn told(
+        &mut self,
+        now: Time,
+        from: &Contact,
+        others: impl IntoIterator<Item = (Contact, Span)>,
+        rng: &mut Rng,
+    ) {
+        let mut unheard = None;
+        for (contact, age) in others {
+            if !self.by_id.contains_key(&contact.id) {
+                let unheard = unheard.get_or_insert_with(|| self.unheard_by_network());
+                let of_its = unheard.entry(network(&contact)).or_default();
+                if *of_its >= self.unheard_max() || !self.hearsay.admits_contact(now, from) {
+                    continue;
+                }
+                *of_its += 1;
+            }
+            self.note(contact, Some(Time(now.0.saturating_sub(age.0))), rng, false);
+        }
+    }
+
+    /// Of how many members of one network this node may know by the word of others only: the other half is for others.
+    fn unheard_max(&self) -> usize {
+        (self.max / 2).max(UNHEARD_OF_NETWORK_MIN)
+    }
+
+    /// Of how many members of each network this node knows by the word of others only; nothing where there is room anyway.
+    fn unheard_by_network(&self) -> BTreeMap<IpAddr, usize> {
+        let mut count = BTreeMap::new();
+        if self.by_id.len() >= self.unheard_max() {
+            for peer in self.by_id.values().filter(|peer| peer.last_heard.is_none()) {
+                *count.entry(network(&peer.contact)).or_default() += 1;
+            }
+        }
+        count
+    }
+
+    fn note(&mut self, contact: Contact, alive: Option<Time>, rng: &mut Rng, wanted: bool) {
         if self.is_buried(contact.incarnation) {
             return;
         }
-        let alive = age.map(|age| Time(now.0.saturating_sub(age.0)));
         match self.by_id.get_mut(&contact.id) {
             Some(peer) if peer.contact.incarnation == contact.incarnation => peer.alive = peer.alive.max(alive),
             // The process that was there does not answer; this one may have come after it.
             Some(peer) if peer.suspect_since().is_none_or(|since| alive.is_none_or(|alive| alive <= since)) => {}
             Some(_) | None => {
-                self.make_room(contact.id, rng);
-                self.absolve(contact.id);
-                self.by_id.insert(contact.id, Peer { alive, ..Peer::unknown(contact) });
+                if self.make_room(contact.id, rng, wanted) {
+                    self.absolve(contact.id);
+                    self.by_id.insert(contact.id, Peer { alive, ..Peer::unknown(contact) });
+                }
             }
         }
     }
@@ -444,19 +490,24 @@ impl Peers {
         heard.chain(of).map(|peer| peer.contact).take(limit).collect()
     }
 
-    fn make_room(&mut self, newcomer: Id, rng: &mut Rng) {
+    /// False if there is none for one that is not `wanted`: that only takes the place of who was never heard either.
+    fn make_room(&mut self, newcomer: Id, rng: &mut Rng, wanted: bool) -> bool {
         if self.by_id.len() < self.max || self.by_id.contains_key(&newcomer) {
-            return;
+            return true;
         }
         // Among a few neighbours of a random place, the one that nobody has known alive for longest.
         let place = self.capacity.random(rng);
         let probes = || self.by_id.range(place..).chain(self.by_id.iter()).take(EVICTION_PROBES).map(|(_, peer)| peer);
-        let loose = probes().filter(|peer| !peer.is_kept()).min_by_key(|peer| peer.alive);
-        let full = self.by_id.len() >= self.bound();
-        let victim = loose.or_else(|| probes().min_by_key(|peer| peer.alive).filter(|_| full));
-        if let Some(id) = victim.map(|peer| peer.contact.id) {
+        let loose = probes().filter(|peer| !peer.is_kept() && (wanted || peer.last_heard.is_none()));
+        let full = wanted && self.by_id.len() >= self.bound();
+        let victim = loose
+            .min_by_key(|peer| peer.alive)
+            .or_else(|| probes().min_by_key(|peer| peer.alive).filter(|_| full))
+            .map(|peer| peer.contact.id);
+        if let Some(id) = victim {
             self.remove(id);
         }
+        wanted || victim.is_some()
     }
 }
 
@@ -535,7 +586,7 @@ mod tests {
         for id in [10, 20, 30] {
             heard(&mut peers, id);
         }
-        peers.mention(Time(1), contact(25), None, &mut Rng::new(1));
+        peers.mention(contact(25), &mut Rng::new(1));
         let closest = |me: u128, target: u128, tried: &[u128]| {
             let tried: Vec<_> = tried.iter().map(|&id| Incarnation(id)).collect();
             peers.closest_before(Time(1), Id::from_u128(me), Id::from_u128(target), &tried).map(|c| c.incarnation.0)
@@ -560,7 +611,7 @@ mod tests {
         peers.suspect(Time(3), &reborn, false);
         assert!(!peers.is_usable(&reborn) && peers.suspects().count() == 1);
         peers.bury(&reborn);
-        peers.mention(Time(9), reborn, Some(Span::ZERO), &mut Rng::new(1));
+        peers.told(Time(9), &contact(1), [(reborn, Span::ZERO)], &mut Rng::new(1));
         assert!(peers.get(&reborn).is_none() && peers.suspects().count() == 0);
     }
 

@@ -18,7 +18,7 @@ use super::successors::SuccessorList;
 use super::suspects::Health;
 use super::weights::Weights;
 use crate::base::limits::REQUESTS_MAX;
-use crate::base::{Contact, Id, Incarnation, Rng, Span, Time, Timers, between, in_arc};
+use crate::base::{Contact, Id, Incarnation, Rng, Time, Timers, between, in_arc};
 
 /// What the overlay wants done, or tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -354,7 +354,7 @@ impl Overlay {
                 let own = self.successors.as_slice();
                 let news = successors.iter().enumerate().filter(|(at, contact)| own.get(at + 1) != Some(contact));
                 let news: Vec<Contact> = news.map(|(_, contact)| *contact).chain(predecessor).collect();
-                self.hear_of(now, &news);
+                self.hear_of_neighbours(now, from, news);
                 self.peers.note_standing(&from, standing);
                 if let Some(ask) = self.take_reply(now, from, request) {
                     if self.successors.first() == Some(from) {
@@ -371,7 +371,7 @@ impl Overlay {
             RingMessage::LookupAck { hops } => self.on_lookup_ack(now, from, &hops),
             RingMessage::LookupRefused { hop } => self.on_lookup_refused(now, from, hop),
             RingMessage::Found(found) => {
-                self.hear_of(now, [&found.owner, &found.before]);
+                self.hear_of_neighbours(now, from, [found.owner, found.before]);
                 self.on_found(now, from, found);
             }
             RingMessage::GetNextHop { request, target } => {
@@ -509,13 +509,6 @@ impl Overlay {
         self.vouch_awaited = self.vouch_awaited.filter(|(who, _)| Some(*who) == head);
     }
 
-    /// Members of the ring were named by one who should know.
-    fn hear_of<'a>(&mut self, now: Time, contacts: impl IntoIterator<Item = &'a Contact>) {
-        for contact in contacts.into_iter().filter(|contact| contact.id != self.me.id) {
-            self.peers.mention(now, *contact, Some(HEARSAY_AGE), &mut self.rng);
-        }
-    }
-
     /// Takes the request that a reply belongs to; `None` if it was answered, given up, or asked of somebody else.
     pub(super) fn take_reply(&mut self, now: Time, from: Contact, request: u64) -> Option<Ask> {
         if self.pending.get(&request)?.to.incarnation != from.incarnation {
@@ -594,7 +587,5 @@ impl Overlay {
     }
 }
 
-/// How old a member is taken to be known alive that another one names as neighbour or owner.
-const HEARSAY_AGE: Span = Span::secs(10);
 /// Requests that wait for a reply, at most: a few of each kind, and one for each step of a user's trace.
 const PENDING_MAX: usize = 2 * REQUESTS_MAX;

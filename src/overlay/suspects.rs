@@ -198,7 +198,7 @@ impl Overlay {
     /// Asks a peer whether it lives, unless that is being asked. Whoever stays silent is suspected, then [`Effect::Gone`].
     pub fn probe(&mut self, now: Time, contact: Contact) {
         if contact.id != self.me.id && !self.is_asking_of(&contact, &Ask::Probe) {
-            self.peers.mention(now, contact, None, &mut self.rng);
+            self.peers.mention(contact, &mut self.rng);
             self.ask_neighbours(now, contact, Ask::Probe);
         }
     }

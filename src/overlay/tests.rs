@@ -231,6 +231,55 @@ fn who_answers_others_does_not_count_as_gone() {
 }
 
 #[test]
+fn a_peer_that_makes_up_contacts_of_one_network_fills_neither_the_table_nor_takes_a_place_in_it() {
+    let [before, me, next, others @ ..] = circle::<200>();
+    let mut table = Table::member(me, before, &[next]);
+    let member = |table: &Table, contact: &Contact| table.node.peers.get(contact).is_some_and(|peer| peer.in_ring);
+    for other in &others {
+        table.node.handle_alive(table.now, *other);
+        table.node.peers.confirm(other);
+    }
+    let made_up = |network: u16, n: u16| {
+        let [high, low] = network.to_be_bytes();
+        let addr = if network == 0 { ([10, 9, 0, 1], n).into() } else { ([11, high, low, 1], n).into() };
+        Contact::new(Capacity::MAX, addr, Incarnation(1 << 64 | u128::from(network) << 32 | u128::from(n)))
+    };
+    let tell = |table: &mut Table, made_up: &dyn Fn(u16) -> Contact| {
+        let all: Vec<Contact> = (1..=600).map(made_up).collect();
+        for some in all.chunks(16) {
+            let successors = some.to_vec();
+            let (standing, predecessor) = (Standing::Member, None);
+            // Asked for or not.
+            let lie = RingMessage::Neighbours { request: 1, standing, predecessor, successors, weights: Vec::new() };
+            table.hear(next, lie);
+        }
+    };
+    tell(&mut table, &|n| made_up(0, n));
+    assert_eq!(table.node.peers.len(), 199 + 256, "as many as one peer may name at once");
+    for round in 1..100 {
+        table.pass(Span::secs(13));
+        tell(&mut table, &|n| made_up(0, 600 * round + n));
+    }
+    let of = |table: &Table, network: u8| {
+        table
+            .node
+            .peers
+            .contacts()
+            .filter(|contact| contact.addr.ip().to_string().starts_with(&format!("{network}.")))
+            .count()
+    };
+    assert_eq!(of(&table, 10), OverlayConfig::default().contacts_max / 2, "the other half is for others");
+    // Of many networks: there is room for no more, and none of it is anybody's who was heard.
+    for round in 0..100 {
+        table.pass(Span::secs(13));
+        tell(&mut table, &|n| made_up(1 + round * 40 + n % 40, n));
+    }
+    assert_eq!(table.node.peers.len(), OverlayConfig::default().contacts_max);
+    assert!(of(&table, 11) > 800);
+    assert_eq!(others.iter().filter(|other| member(&table, other)).count(), others.len());
+}
+
+#[test]
 fn acknowledgements_of_hops_wait_a_little_and_share_a_frame() {
     let [a, b, c, d] = circle();
     let mut table = Table::member(a, d, &[b, c, d]);

@@ -1,15 +1,17 @@
-//! How much of what others offer is looked at: no peer, and no network that it speaks of, takes up a node's time and memory.
+//! How much of what others tell is listened to: no peer, and no network that it speaks of, takes up a node's time and memory.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::contacts::CONTACTS_PAGE;
 use crate::base::{Contact, Incarnation, Span, Time};
 
-/// What was offered lately, by whom and of which networks.
+/// What was told lately, by whom and of which networks.
 #[derive(Debug, Default)]
-pub(super) struct Offered {
-    by_peer: BTreeMap<Incarnation, Bucket>,
-    by_network: BTreeMap<IpAddr, Bucket>,
+pub(super) struct Hearsay {
+    offers_by_peer: BTreeMap<Incarnation, Bucket>,
+    offers_by_network: BTreeMap<IpAddr, Bucket>,
+    contacts_by_peer: BTreeMap<Incarnation, Bucket>,
 }
 
 /// Empties as time goes by.
@@ -20,18 +22,25 @@ struct Bucket {
 }
 
 /// Offers that a peer may pass on at once, and how long each counts. Two rings of 512 that meet need a handful.
-const OF_PEER: (u64, Span) = (64, Span::millis(50));
+const OFFERS_OF_PEER: (u64, Span) = (64, Span::millis(50));
 /// The same of the addresses of one network (/24, /64): a ring may well be in one.
-const OF_NETWORK: (u64, Span) = (256, Span::millis(10));
+const OFFERS_OF_NETWORK: (u64, Span) = (256, Span::millis(10));
+/// Contacts that a peer may name, and that this node did not know: four pages at once.
+const CONTACTS_OF_PEER: (u64, Span) = (4 * CONTACTS_PAGE as u64, Span::millis(50));
 /// Peers and networks that are remembered; of more, those go that were spoken of longest ago.
 const REMEMBERED_MAX: usize = 256;
 
-impl Offered {
+impl Hearsay {
     /// Whether this offer is to be looked at.
-    pub fn admits(&mut self, now: Time, from: &Contact, contact: &Contact) -> bool {
+    pub fn admits_offer(&mut self, now: Time, from: &Contact, contact: &Contact) -> bool {
         // Whoever has no room of its own left takes none of a network's.
-        take(&mut self.by_peer, now, from.incarnation, OF_PEER)
-            && take(&mut self.by_network, now, network(contact.addr.ip()), OF_NETWORK)
+        take(&mut self.offers_by_peer, now, from.incarnation, OFFERS_OF_PEER)
+            && take(&mut self.offers_by_network, now, network(contact), OFFERS_OF_NETWORK)
+    }
+
+    /// Whether one more contact that this node did not know may be learnt from that peer.
+    pub fn admits_contact(&mut self, now: Time, from: &Contact) -> bool {
+        take(&mut self.contacts_by_peer, now, from.incarnation, CONTACTS_OF_PEER)
     }
 }
 
@@ -49,8 +58,9 @@ fn take<K: Ord + Copy>(buckets: &mut BTreeMap<K, Bucket>, now: Time, key: K, (si
     has_room
 }
 
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
+/// The /24 or /64 that its address is in.
+pub(super) fn network(contact: &Contact) -> IpAddr {
+    match contact.addr.ip().to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) >> 8 << 8).into()),
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
     }
@@ -68,9 +78,9 @@ mod tests {
 
     #[test]
     fn a_peer_is_heard_so_often_and_another_still() {
-        let (mut offered, now) = (Offered::default(), Time(1));
-        let heard = |offered: &mut Offered, now, from: u8| {
-            (0..=255).filter(|host| offered.admits(now, &contact(0, from), &contact(from, *host))).count()
+        let (mut offered, now) = (Hearsay::default(), Time(1));
+        let heard = |offered: &mut Hearsay, now, from: u8| {
+            (0..=255).filter(|host| offered.admits_offer(now, &contact(0, from), &contact(from, *host))).count()
         };
         assert_eq!(heard(&mut offered, now, 1), 64);
         assert_eq!(heard(&mut offered, now, 1), 0);
@@ -81,10 +91,11 @@ mod tests {
 
     #[test]
     fn many_peers_that_speak_of_one_network_are_heard_no_more_than_that() {
-        let mut offered = Offered::default();
+        let mut offered = Hearsay::default();
         let all = (0..=255).flat_map(|from| (0..10).map(move |host| (from, host)));
-        let heard = all.filter(|(from, host)| offered.admits(Time(1), &contact(1, *from), &contact(9, *host))).count();
+        let heard =
+            all.filter(|(from, host)| offered.admits_offer(Time(1), &contact(1, *from), &contact(9, *host))).count();
         assert_eq!(heard, 256);
-        assert!(offered.admits(Time(1), &contact(1, 1), &contact(8, 1)), "of another network they are");
+        assert!(offered.admits_offer(Time(1), &contact(1, 1), &contact(8, 1)), "of another network they are");
     }
 }
