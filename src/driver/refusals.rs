@@ -107,7 +107,7 @@ impl From<RefusalCode> for Reason {
             RefusalCode::Version => "version",
             RefusalCode::Ring => "ring",
             RefusalCode::Parameter => "parameter",
-            RefusalCode::NotReady => "not ready",
+            RefusalCode::NotReady => "not_ready",
             RefusalCode::SelfDial => "itself",
             RefusalCode::Malformed => return Self::Garbage,
             RefusalCode::Busy => return Self::Busy,

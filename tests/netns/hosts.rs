@@ -106,7 +106,12 @@ impl Hosts {
 
     /// What a user on that host does.
     pub fn ask<T: Send>(&self, host: usize, act: impl FnOnce(&mut Client) -> io::Result<T> + Send) -> io::Result<T> {
-        self.net.within(host, || act(&mut Client::new(HTTP)))
+        self.within(host, || act(&mut Client::new(HTTP)))
+    }
+
+    /// Does something as that host.
+    pub fn within<T: Send>(&self, host: usize, act: impl FnOnce() -> T + Send) -> T {
+        self.net.within(host, act)
     }
 
     /// Waits until what is put through any of these nodes can be got through another.

@@ -10,6 +10,7 @@
 mod support;
 
 mod faults;
+mod hostile;
 mod hosts;
 mod judged;
 mod lag;
