@@ -21,10 +21,10 @@ use chordkv::data::{
     Answer, Ask, Command, Condition, Done, Key, MemoryStore, Place, Put, Record, Slot, Store, Vote, Work, carry_out,
 };
 use chordkv::driver::durable::sqlite::{self, SqliteStore, Syncs};
+use common::is_test_mode;
 use common::records::{place, record, space};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-const KEYS: u64 = 100_000;
 /// One record in so many has a time to live.
 const EXPIRING: u64 = 10;
 /// When those have expired that do first.
@@ -33,6 +33,11 @@ const NOW: Wall = Wall(1_256);
 const EXPIRED_BATCH: usize = 256;
 /// Keys that are touched, a new one each time.
 const TOUCHED: u64 = 7_919;
+
+/// Keys that there are.
+fn keys() -> u64 {
+    if is_test_mode() { 10_000 } else { 100_000 }
+}
 
 struct Stores {
     store: MemoryStore,
@@ -43,8 +48,8 @@ struct Stores {
 impl Stores {
     fn filled() -> Self {
         let (mut store, mut map) = (MemoryStore::new(space()), BTreeMap::new());
-        let places: Vec<Place> = (0..KEYS).map(place).collect();
-        for (n, place) in (0..KEYS).zip(&places) {
+        let places: Vec<Place> = (0..keys()).map(place).collect();
+        for (n, place) in (0..keys()).zip(&places) {
             let expires = (n % EXPIRING == 0).then_some(Wall(1_000 + n / EXPIRING));
             let record = Record { expires, ..record(n) };
             store.put(place.clone(), record.clone()).expect("memory");
@@ -56,7 +61,7 @@ impl Stores {
 
 /// A walk over the places that does not follow their order.
 fn next<'a>(places: &'a [Place], turn: &mut u64) -> &'a Place {
-    *turn = (*turn + TOUCHED) % KEYS;
+    *turn = (*turn + TOUCHED) % places.len() as u64;
     &places[usize::try_from(*turn).unwrap_or(0)]
 }
 
@@ -138,14 +143,14 @@ impl Durable {
         let bare = open("bare.db");
         bare.execute_batch("CREATE TABLE bare (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
             .expect("a table");
-        let places: Vec<Place> = (0..KEYS).map(place).collect();
+        let places: Vec<Place> = (0..keys()).map(place).collect();
         let mut both = Self { store, bare, places: Vec::new(), turn: 0, n: 0, _dir: dir };
         for some in places.chunks(10_000) {
             both.store.begin().expect("a transaction");
             both.bare.execute_batch("BEGIN").expect("a transaction");
             for (n, place) in (0..).zip(some) {
                 // As long as what overwrites it.
-                both.store.put(place.clone(), record(n + KEYS)).expect("a disk");
+                both.store.put(place.clone(), record(n + keys())).expect("a disk");
                 put_bare(&both.bare, place, &record(n));
             }
             both.store.commit().expect("a disk");
@@ -158,7 +163,7 @@ impl Durable {
         self.n += 1;
         // Another value each time: one that is the same is not written.
         let value = format!("{:0100}", self.n).into_bytes().into();
-        (next(&self.places, &mut self.turn).clone(), Record { value, ..record(self.n + KEYS) })
+        (next(&self.places, &mut self.turn).clone(), Record { value, ..record(self.n + keys()) })
     }
 
     /// As the node does it: a member that has the word carries a command out, in the group's transaction.
@@ -170,7 +175,7 @@ impl Durable {
             let id = OpId { node: record.version.node, n: self.n, issued: NOW };
             let grant = grant(1, record.version.node);
             // Above those that everything was put with at the start.
-            let ballot = Ballot { n: self.n + 2 * KEYS, ..grant };
+            let ballot = Ballot { n: self.n + 2 * keys(), ..grant };
             let ask = Ask::Lead { ballot, id, command: Command::Put(put), again: false, now: NOW };
             let work = Work::Vote(Box::new(Vote { place, grant, ask }));
             assert!(matches!(carry_out(work, &mut self.store), Done::Voted(Answer::Led(..))));
@@ -218,7 +223,7 @@ fn durable(criterion: &mut Criterion) {
         bencher.iter(|| store.scan(black_box(next(places, &mut turn).slot), None, CHUNK_BYTES));
     });
     group.finish();
-    if !std::env::args().any(|arg| arg == "--test") {
+    if !is_test_mode() {
         device_bytes(&mut both);
     }
 }
@@ -231,7 +236,8 @@ fn device_bytes(both: &mut Durable) {
         let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
         line.and_then(|text| text.parse().ok()).unwrap_or(0)
     };
-    println!("device bytes per byte stored, {PUTS} overwrites of {KEYS} keys: puts per commit, ours, bare, ratio");
+    let keys = keys();
+    println!("device bytes per byte stored, {PUTS} overwrites of {keys} keys: puts per commit, ours, bare, ratio");
     for size in GROUPS {
         let mut per_byte = [0.0; 2];
         for (of, bytes) in per_byte.iter_mut().enumerate() {

@@ -15,7 +15,7 @@ fn key(n: u64) -> Key {
 }
 
 /// A ring of `count` nodes, all but the first started at the same moment, with every key put through the last.
-fn stocked(seed: u64, count: usize) -> (World, Vec<HostId>) {
+pub fn stocked(seed: u64, count: usize) -> (World, Vec<HostId>) {
     let mut world = World::new(WorldConfig::new(seed));
     let first = world.start(&[]);
     let hosts: Vec<HostId> = std::iter::once(first).chain((1..count).map(|_| world.start(&[first]))).collect();

@@ -1,10 +1,11 @@
 //! Networks and hosts that misbehave (`protocol.md` section 6, *Ring* and *Host*).
 
 use chordkv::base::Span;
-use chordkv::sim::{HostId, LookupReport, World};
+use chordkv::sim::{Check, HostId, LookupReport, World, WorldConfig};
 
+use crate::listing::stocked;
 use crate::rings::{grow, hosts_in_order, wild_world};
-use crate::seeds::for_seeds;
+use crate::seeds::{for_fixed_seeds, for_seeds};
 
 /// After a fault is over, the ring must be whole within so long.
 const WHOLE_AGAIN: Span = Span::secs(30);
@@ -218,6 +219,30 @@ fn an_orphan_and_one_that_comes_back_carry_on_one_ring() {
         assert!(whole, "{}", world.describe());
         // None at all, if the one came back before the other had given up.
         assert!(world.counters().reformed <= 1, "both carried the ring on: {}", world.describe());
+    });
+}
+
+/// What each node sends in a second of so long, on average: bytes of payload, nobody asking for anything.
+fn bytes_of_a_second(world: &mut World, span: Span) -> u64 {
+    let (before, nodes) = (world.counters().bytes, world.members().len() as u64);
+    world.run_for(span);
+    (world.counters().bytes - before) / (nodes * span.0 / 1_000_000)
+}
+
+/// With records, 1,024 slots and three copies of each: also what the copies say of themselves.
+#[test]
+fn an_idle_node_of_five_sends_less_than_400_bytes_a_second_and_one_of_1000_less_than_1000() {
+    for_fixed_seeds("an_idle_node_of_five_sends_less", 1, |seed| {
+        let (mut world, _) = stocked(seed, 5);
+        world.run_for(Span::secs(120));
+        let of_five = bytes_of_a_second(&mut world, Span::secs(600));
+        assert!((50..400).contains(&of_five), "{of_five} B of one of five");
+        let mut world = World::new(WorldConfig { check: Check::Nodes, ..WorldConfig::new(seed) });
+        grow(&mut world, 1_000);
+        world.run_for(Span::secs(40));
+        let of_many = bytes_of_a_second(&mut world, Span::secs(20));
+        assert!((50..1_000).contains(&of_many), "{of_many} B of one of 1,000");
+        println!("{of_five} B of one of five, {of_many} B of one of 1,000");
     });
 }
 
