@@ -90,7 +90,7 @@ fn verdict(report: &RingReport) -> String {
         wrong.push(if moving > 0 {
             format!("{moving} slots are on the move")
         } else {
-            "copies are missing".to_owned()
+            "fewer copies than there should be, made again 60 s after a node is gone".to_owned()
         });
     }
     let head = match nodes.len() {
@@ -187,7 +187,7 @@ ring of 2 nodes, whole
         assert_eq!(
             verdict(&broken),
             "ring of 3 nodes, NOT whole: 127.0.0.1:4009 does not answer; 127.0.0.1:4003 does not come after \
-             127.0.0.1:4002; copies are missing"
+             127.0.0.1:4002; fewer copies than there should be, made again 60 s after a node is gone"
         );
         assert_eq!(verdict(&report(vec![node(1, 1, 1)], true)), "ring of 1 node, whole");
         let many = report((1..9).map(|n| node(n, 0, 0)).collect(), false);

@@ -261,10 +261,19 @@ impl Connection {
         self.last_heard > self.phase_since
     }
 
-    /// Where the other side is, whatever it says.
+    /// Where the other side is, whatever it says; unknown while this node dials.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.from.or_else(|| self.socket.peer_addr().ok())
+    }
+
+    /// See [`Connection::remote_addr`].
     pub fn remote_ip(&self) -> Option<IpAddr> {
-        let dialled = || self.dialled.as_ref().and_then(|dialled| dialled.addr);
-        self.from.or_else(dialled).map(|addr| addr.ip())
+        self.remote_addr().map(|addr| addr.ip())
+    }
+
+    /// What has come of frames that are not whole yet takes so much memory.
+    pub fn begun_bytes(&self) -> usize {
+        self.decoder.held_bytes()
     }
 
     /// Whether the other side has shown a ring key.

@@ -9,9 +9,12 @@ use super::connection::{Dialled, Phase};
 use super::peers::{IDS_BITS, Peers};
 use super::refusals::Reason;
 use super::tunnel::Stranger;
-use crate::base::{Contact, Ids, Time};
+use crate::base::{Contact, Ids, Span, Time};
 use crate::node::{Input, Lane, RingParams};
 use crate::wire::{Hello, Packet, Refusal, RefusalCode, judge};
+
+/// No member gives a handshake up before.
+const LEAVES_SOON: Span = Span::secs(1);
 
 impl Peers {
     pub(super) fn on_hello(&mut self, now: Time, at: usize, hello: &Hello) {
@@ -174,8 +177,10 @@ impl Peers {
         let is_half = connection.has_spoken() || error == io::ErrorKind::TimedOut;
         if let (Some(from), Phase::Greeting, true) = (connection.from, connection.phase, is_half) {
             self.refusals.note(now, Reason::Silent, from, why);
-            // A member may be on a link that carries nothing back, and has shown the key by then.
-            if connection.tunnel.as_ref().is_some_and(|tunnel| !tunnel.has_seen_key()) {
+            // A member may be on a link that carries nothing back: it has shown the key by then, and waits. Whoever plays a
+            // first message again has shown it as well, and needs not wait.
+            let has_left = error != io::ErrorKind::TimedOut && now.since(connection.phase_since) < LEAVES_SOON;
+            if connection.tunnel.as_ref().is_some_and(|tunnel| has_left || !tunnel.has_seen_key()) {
                 self.offends(now, Some(from.ip()));
             }
         }

@@ -17,6 +17,7 @@ mod outbox;
 mod peers;
 mod refusals;
 pub mod ring_key;
+mod room;
 mod secret_file;
 pub mod settings;
 mod storage;

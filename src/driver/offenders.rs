@@ -56,7 +56,8 @@ impl Offenders {
     }
 }
 
-fn network(ip: IpAddr) -> IpAddr {
+/// The address, or of IPv6 the network that one host has to itself.
+pub(super) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) if !ip.is_loopback() => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
         ip => ip,

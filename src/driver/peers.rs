@@ -43,7 +43,7 @@ pub(super) struct Peers {
     // This node has said goodbye.
     pub(super) leaving: bool,
     pub(super) inputs: VecDeque<Input>,
-    connections_max: usize,
+    pub(super) connections_max: usize,
     pub(super) accept_again: Option<Time>,
     pub(super) next_sweep: Time,
     buffer: Vec<u8>,
@@ -302,24 +302,6 @@ impl Peers {
             .any(|connection| connection.remote_ip() == Some(ip))
     }
 
-    /// Whether one more connection may be. Of those that others have opened and that have not said who they are the one goes
-    /// first that has not shown the ring key, if one is needed, and is the oldest: members never wait for strangers.
-    fn makes_room(&mut self, now: Time) -> bool {
-        if self.count() < self.connections_max {
-            return true;
-        }
-        let strangers = self.slots.iter().enumerate().filter_map(|(at, slot)| {
-            let connection = slot.connection.as_ref().filter(|it| it.from.is_some() && it.phase == Phase::Greeting)?;
-            Some((connection.is_through_tunnel(), connection.phase_since, at))
-        });
-        let Some((_, _, at)) = strangers.min() else { return false };
-        if let Some(from) = self.slots[at].connection.as_ref().and_then(|connection| connection.from) {
-            self.refusals.note(now, Reason::Busy, from, "it has not said who it is, and others need the place");
-        }
-        self.end(at, &io::Error::other("others need its place"));
-        true
-    }
-
     fn add(&mut self, now: Time, registry: &Registry, mut connection: Connection) -> io::Result<usize> {
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -403,6 +385,7 @@ impl Peers {
                 }
             }
         }
+        self.bound_what_is_begun(now, at);
         let Some(connection) = &self.slots[at].connection else { return };
         let peer_finished = connection.peer_finished;
         if connection.has_replies() {
@@ -423,6 +406,8 @@ impl Peers {
             (Phase::Open(from), Packet::Message(message)) => {
                 self.inputs.push_back(Input::Message { from, message });
             }
+            // It is said once.
+            (Phase::Open(_), Packet::Goodbye) if connection.peer_left => {}
             (Phase::Open(from), Packet::Goodbye) => {
                 connection.peer_left = true;
                 self.by_addr.retain(|_, slot| *slot != at);
@@ -525,7 +510,7 @@ impl Peers {
         }
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 }

@@ -33,10 +33,7 @@ impl Peers {
             let Some(connection) = &self.slots[at].connection else { continue };
             let quiet_for = now.since(connection.last_traffic);
             match connection.phase {
-                Phase::Open(peer) if quiet_for >= IDLE_TIME * 2 => {
-                    self.close(at);
-                    self.tell_goodbye(peer);
-                }
+                Phase::Open(_) if quiet_for >= IDLE_TIME * 2 => self.retire_at_once(at),
                 Phase::Open(_) if quiet_for >= IDLE_TIME && connection.is_flushed() => self.retire(at),
                 Phase::Open(peer) if connection.unanswered_for(now) >= SILENCE_TIME => {
                     self.look_for_answer(now, at, peer);
@@ -47,6 +44,13 @@ impl Peers {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// It is given back, whatever the peer would still say on it.
+    pub(super) fn retire_at_once(&mut self, at: usize) {
+        if let Some(Phase::Open(peer)) = self.close(at).map(|connection| connection.phase) {
+            self.tell_goodbye(peer);
         }
     }
 

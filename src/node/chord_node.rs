@@ -576,6 +576,7 @@ impl ChordNode {
     pub fn check_invariants(&self) {
         if let Some(inside) = &self.inside {
             inside.overlay.check_invariants();
+            inside.copies.check_invariants();
         }
         assert!(self.outputs.is_empty(), "outputs were not drained");
     }

@@ -115,7 +115,8 @@ impl Overlay {
     /// A peer named members of the ring, and knew them alive so long ago.
     fn hear_of(&mut self, now: Time, from: Contact, told: &[(Contact, Span)]) {
         let others = told.iter().filter(|(contact, _)| contact.id != self.me.id);
-        self.peers.told(now, &from, others.copied(), &mut self.rng);
+        let others = others.map(|(contact, age)| (*contact, Some(*age)));
+        self.peers.told(now, &from, others, &mut self.rng);
     }
 
     /// The same of its neighbours, or of the owner that it found: one who should know.

@@ -352,7 +352,7 @@ impl Overlay {
         if !self.peers.hearsay.admits_offer(now, &from, &contact) {
             return;
         }
-        self.peers.mention(contact, &mut self.rng);
+        self.peers.told(now, &from, [(contact, None)], &mut self.rng);
         if self.is_before_successor(&contact) {
             if !self.is_asking(|ask| *ask == Ask::Offered) {
                 self.ask_neighbours(now, contact, Ask::Offered);

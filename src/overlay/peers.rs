@@ -171,13 +171,13 @@ impl Peers {
         self.note(contact, None, rng, true);
     }
 
-    /// A peer named others, and knew them alive so long ago. Of those not known yet a peer may name so many, and there are
+    /// A peer named others, and knew them alive so long ago; `None`: perhaps never. Of those not known yet a peer may name so many, and there are
     /// so many of one network until they are heard themselves. None takes the place of one that this node has heard.
     pub fn told(
         &mut self,
         now: Time,
         from: &Contact,
-        others: impl IntoIterator<Item = (Contact, Span)>,
+        others: impl IntoIterator<Item = (Contact, Option<Span>)>,
         rng: &mut Rng,
     ) {
         let mut unheard = None;
@@ -190,7 +190,8 @@ impl Peers {
                 }
                 *of_its += 1;
             }
-            self.note(contact, Some(Time(now.0.saturating_sub(age.0))), rng, false);
+            let alive = age.map(|age| Time(now.0.saturating_sub(age.0)));
+            self.note(contact, alive, rng, false);
         }
     }
 
@@ -611,7 +612,7 @@ mod tests {
         peers.suspect(Time(3), &reborn, false);
         assert!(!peers.is_usable(&reborn) && peers.suspects().count() == 1);
         peers.bury(&reborn);
-        peers.told(Time(9), &contact(1), [(reborn, Span::ZERO)], &mut Rng::new(1));
+        peers.told(Time(9), &contact(1), [(reborn, Some(Span::ZERO))], &mut Rng::new(1));
         assert!(peers.get(&reborn).is_none() && peers.suspects().count() == 0);
     }
 

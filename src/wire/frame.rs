@@ -58,15 +58,15 @@ impl FrameDecoder {
         if self.start > 0 && (self.start == self.buffer.len() || self.start >= KEEP_BYTES) {
             self.buffer.drain(..self.start);
             self.start = 0;
-            if self.buffer.is_empty() && self.buffer.capacity() > KEEP_BYTES {
-                self.buffer = Vec::new();
-            }
         }
         append(&mut self.buffer)
     }
 
     /// The next whole frame, without its prefix; `None` until more bytes arrive.
     pub fn next_frame(&mut self) -> Result<Option<&[u8]>, FrameTooLarge> {
+        if self.start == self.buffer.len() && self.buffer.capacity() > KEEP_BYTES {
+            *self = Self { limit: self.limit, ..Self::default() };
+        }
         let Some((prefix, rest)) = self.buffer[self.start..].split_first_chunk::<PREFIX_BYTES>() else {
             return Ok(None);
         };
@@ -80,6 +80,11 @@ impl FrameDecoder {
         let begin = self.start + PREFIX_BYTES;
         self.start = begin + length;
         Ok(Some(&self.buffer[begin..begin + length]))
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Bytes that wait for the rest of their frame.

@@ -18,7 +18,8 @@ use chordkv::replication::{SlotRun, View};
 use chordkv::wire::{Hello, Packet, Refusal, RefusalCode};
 
 use crate::support::peer::{Peer, bytes_of, hello};
-use crate::support::{Client, Node, PATIENCE, Reserved, Ring, ring_of, side_by_side};
+use crate::support::ring::wait_settled;
+use crate::support::{Client, Node, PATIENCE, Process, Reserved, Ring, ring_of, side_by_side};
 
 /// A client who puts and gets all the time; each key is new, so that every slot has its turn.
 struct Witness {
@@ -209,6 +210,46 @@ fn a_peer_that_says_nothing_more_once_it_was_answered_loses_its_connection_withi
     peer.wait_closed();
     let passed = start.elapsed();
     assert!(passed > Duration::from_secs(5) && passed < Duration::from_secs(10), "after {passed:?}");
+    is_well(&ring);
+}
+
+#[test]
+fn peers_that_say_hello_and_no_more_take_no_place_that_another_needs() {
+    let _turn = side_by_side();
+    // A quarter of the descriptors is for peers.
+    let first = Process::node_with_descriptors(400, &[]).listening();
+    let idle: Vec<Peer> = (1..=100).map(|n| Peer::greeted(first.peers, ([127, 0, 0, 9], n).into()).0).collect();
+    let mut refused = Peer::connect(first.peers);
+    refused.wait_closed();
+    let second = Node::join(first.peers, &[]);
+    wait_settled(second.http, 2, PATIENCE);
+    second.client().put(b"key", b"value").expect("an answer").is(201);
+    first.client().read(b"key").expect("an answer").is(200);
+    drop(idle);
+    first.has_not_panicked();
+}
+
+/// Thirty times nearly all of the largest frame.
+#[test]
+fn frames_that_are_never_whole_take_a_bounded_amount_of_memory() {
+    let _turn = side_by_side();
+    let ring = ring_of(2, &[]);
+    let mut witness = Witness::of(&ring);
+    witness.is_served();
+    let node = &ring.nodes[0];
+    let before = node.resident_kib();
+    let most = vec![0; 3_900 << 10];
+    let mut begun: Vec<Peer> = (1..=30).map(|n| Peer::greeted(node.peers, ([127, 0, 0, 9], n).into()).0).collect();
+    for peer in &mut begun {
+        // It may be cut off before it has sent all.
+        let _ = peer.stream.write_all(&(4_u32 << 20).to_be_bytes());
+        let _ = peer.stream.write_all(&most);
+        let more = node.resident_kib().saturating_sub(before);
+        assert!(more < 64 << 10, "{more} KiB more, and 114 MiB were sent");
+    }
+    witness.is_served();
+    drop(begun);
+    ring.wait_settled();
     is_well(&ring);
 }
 

@@ -57,6 +57,14 @@ impl Process {
         Self::spawn(command)
     }
 
+    /// The same with so many descriptors.
+    pub fn node_with_descriptors(count: u32, args: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let script = "ulimit -S -n $0 && exec \"$@\"";
+        command.args(["-c", script, &count.to_string(), env!("CARGO_BIN_EXE_chordkv")]).args(Self::node_args(args));
+        Self::spawn(command)
+    }
+
     fn node_args<'a>(args: &[&'a str]) -> Vec<&'a str> {
         let given = |flag: &str| args.contains(&flag);
         let mut all = vec!["node", "--stop-with-stdin"];

@@ -124,9 +124,10 @@ impl Copies {
     }
 
     /// Somebody stands in a later turn: this node lets it, and stands again after a while.
-    pub(super) fn on_overruled(&mut self, slot: Slot, epoch: u64, turn: Turn) {
+    pub(super) fn on_overruled(&mut self, from: Contact, slot: Slot, epoch: u64, turn: Turn) {
         let Some(held) = self.held.get_mut(&slot) else { return };
         if let Some(standing) = held.election.as_ref().filter(|s| s.election.of.epoch == epoch)
+            && standing.election.of.has(from.incarnation)
             && standing.election.turn < turn
         {
             // Its promise for that turn is nobody's business, but the next turn must be above it.

@@ -518,7 +518,7 @@ impl Copies {
             CopyMessage::Elected { slot, epoch, turn, promise } => self.on_elected(from, slot, (epoch, turn), promise),
             CopyMessage::Vote { slot, epoch, turn, members } => self.on_vote(from, slot, (epoch, turn), &members),
             CopyMessage::Voted { slot, epoch, turn } => self.on_voted(now, from, slot, (epoch, turn)),
-            CopyMessage::Overruled { slot, epoch, turn } => self.on_overruled(slot, epoch, turn),
+            CopyMessage::Overruled { slot, epoch, turn } => self.on_overruled(from, slot, epoch, turn),
             CopyMessage::Invite { slot, views } => {
                 self.hear(now, slot, &views);
                 self.on_invite(now, from, slot);

@@ -234,6 +234,8 @@ impl Copies {
         let newest = self.held.get(&slot).and_then(|held| held.chain.newest()).map_or(0, |view| view.epoch);
         if newest != epoch {
             self.compare_views(from, slot, epoch);
+        } else if !self.held.contains_key(&slot) {
+            // There is nothing to change yet.
         } else if self.is_beside_users(now) && self.moves_left(now, false) == 0 {
             self.placing.put_off.insert(slot, (from, epoch, members));
             self.effects.push_back(CopiesEffect::Restless);
@@ -255,6 +257,13 @@ impl Copies {
     /// How far the slots are from where they belong; as of the last [`Copies::maintain`].
     pub fn settled(&self) -> Settled {
         self.placing.settled
+    }
+
+    /// Panics if more waits than there is; for tests and the simulator.
+    pub fn check_invariants(&self) {
+        let slots = usize::try_from(self.space.slots()).unwrap_or(usize::MAX);
+        assert!(self.placing.put_off.len() <= slots, "wishes wait for slots that there are not");
+        assert!(self.held.len() <= slots, "it keeps slots that there are not");
     }
 
     /// Whether nothing is left to do until the ring changes.

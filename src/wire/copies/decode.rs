@@ -17,6 +17,8 @@ use crate::replication::copies::{CopyMessage, Operation, Part, Ran};
 
 /// Views of one slot in a message, at most: so many that somebody may have to know are never left.
 const VIEWS_MAX: usize = 1_024;
+/// As many turns as nobody has.
+const TURN_MAX: u64 = 1 << 62;
 
 impl Reader<'_> {
     pub(in crate::wire) fn copies(&mut self, body: Body) -> Decoded<CopyMessage> {
@@ -173,7 +175,8 @@ fn removals(removals: Vec<pb::Removal>) -> Decoded<Vec<(Key, crate::data::Versio
 }
 
 fn turn(turn: Option<pb::Turn>) -> Decoded<Turn> {
-    let turn = turn.ok_or(WireError::Missing("a turn"))?;
+    // One more must be possible for ever.
+    let turn = turn.filter(|turn| turn.n <= TURN_MAX).ok_or(WireError::Missing("a turn"))?;
     Ok(Turn { n: turn.n, node: incarnation(turn.node)? })
 }
 

@@ -7,7 +7,7 @@ use crate::base::{Contact, Incarnation, Now, Rng, Span, Time, Wall};
 use crate::data::register::{Accepted, Ballot, OpId, Recent, Register, State, grant};
 use crate::data::{Ask, Command, Condition, Key, MemoryStore, Outcome, Put, Slot, Store, Work, carry_out};
 use crate::replication::View;
-use crate::replication::chain::Turn;
+use crate::replication::chain::{Promise, Turn};
 use crate::replication::copies::{Copies, CopiesEffect, CopyMessage, Operation, Part, Ran};
 
 const NOW: Time = Time(1);
@@ -54,6 +54,35 @@ fn votes_again(without: Option<Mutation>) -> bool {
 fn who_has_dropped_a_slot_votes_no_more_on_what_was_before() {
     assert!(!votes_again(None));
     assert!(votes_again(Some(Mutation::ForgetsTheEnd)), "it is this rule that keeps it from voting");
+}
+
+/// Whether it goes on with an election once somebody has said that there is a later turn.
+fn goes_on(overruled_by: Contact) -> bool {
+    let (me, member) = (contact(0, 0), contact(1, 0));
+    let mut store = MemoryStore::new(space());
+    let mut copies = Copies::new(me, space(), 1, Rng::new(1));
+    copies.create();
+    copies.hear(NOW, SLOT, &[View::of_one(1, me), View { epoch: 2, members: Arc::from([me, member]) }]);
+    let complete = CopyMessage::Complete { slot: SLOT, epoch: 2, has: true, ask: false };
+    copies.handle_message(NOW, member, complete);
+    sent(&mut copies, &mut store);
+    copies.handle_message(NOW, member, CopyMessage::Wish { slot: SLOT, epoch: 2, members: vec![me] });
+    let elect = sent(&mut copies, &mut store).into_iter().find_map(|message| match message {
+        CopyMessage::Elect { turn, .. } => Some(turn),
+        _ => None,
+    });
+    let turn = elect.expect("it stands");
+    let later = Turn { n: 1 << 40, node: overruled_by.incarnation };
+    copies.handle_message(NOW, overruled_by, CopyMessage::Overruled { slot: SLOT, epoch: 2, turn: later });
+    let promise = Promise { accepted: None, complete: true };
+    copies.handle_message(NOW, member, CopyMessage::Elected { slot: SLOT, epoch: 2, turn, promise });
+    sent(&mut copies, &mut store).iter().any(|message| matches!(message, CopyMessage::Vote { .. }))
+}
+
+#[test]
+fn only_members_say_that_there_is_a_later_turn() {
+    assert!(goes_on(contact(2, 0)), "a stranger would keep the slot from ever changing hands");
+    assert!(!goes_on(contact(1, 0)));
 }
 
 /// Two writes stand in line for one key when the view ends: the second must not begin then, and be told that it has not.
