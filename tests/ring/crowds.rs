@@ -116,6 +116,60 @@ fn crowds_do_not_matter(args: &[&str]) {
     }
 }
 
+/// Puts and gets values of 4 KiB, each over a connection of its own, until told to stop; how long each took.
+fn come_and_go(node: &Node, stop: &AtomicBool) -> Vec<Duration> {
+    let value = vec![b'v'; 4 << 10];
+    let mut times = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let key = format!("key-{}", times.len() / 2 % 50).into_bytes();
+        let (start, mut client) = (Instant::now(), node.client());
+        let answer = if times.len().is_multiple_of(2) { client.put(&key, &value) } else { client.read(&key) };
+        let answer = answer.expect("an answer");
+        assert!([200, 201, 204].contains(&answer.status), "{} {}", answer.status, answer.text());
+        times.push(start.elapsed());
+        thread::sleep(Duration::from_millis(2));
+    }
+    times
+}
+
+/// More than all requests may take together is begun, all but the last byte, and again where it was refused.
+#[test]
+fn requests_that_are_never_whole_take_no_memory_that_others_need() {
+    const BODIES: [usize; 3] = [1 << 20, 128 << 10, 12 << 10];
+    let _turn = alone();
+    let ring = ring_of(1, &[]);
+    let node = &ring.nodes[0];
+    let (before, stop) = (node.resident_kib(), AtomicBool::new(false));
+    let begun = BODIES.map(|body| {
+        let head = format!("PUT /v1/kv/stranger HTTP/1.1\r\nHost: h\r\nContent-Length: {body}\r\n\r\n");
+        [head.as_bytes(), &vec![b'v'; body - 1]].concat()
+    });
+    let (mut refused, mut came) = (0, 0);
+    let times = thread::scope(|scope| {
+        let user = scope.spawn(|| come_and_go(node, &stop));
+        let (start, mut crowd) = (Instant::now(), Vec::new());
+        while start.elapsed() < SPAN {
+            if crowd.len() < 400 {
+                let mut stream = TcpStream::connect(node.http).expect("somebody listens");
+                let _ = stream.write_all(&begun[came % BODIES.len()]);
+                stream.set_nonblocking(true).expect("a socket");
+                crowd.push(stream);
+                came += 1;
+            }
+            let held = crowd.len();
+            crowd.retain_mut(|stream| stream.read(&mut [0; 1_024]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock));
+            refused += held - crowd.len();
+        }
+        stop.store(true, Ordering::Relaxed);
+        user.join().expect("no failed request")
+    });
+    let grown = node.resident_kib().saturating_sub(before);
+    println!("{} requests, the slowest {:?}, {refused} refused, {grown} KiB more", times.len(), times.iter().max());
+    assert!(times.len() > 100 && refused > 50, "{} requests, {refused} refused", times.len());
+    assert!(grown <= 80 << 10, "{grown} KiB");
+    node.has_not_panicked();
+}
+
 #[test]
 fn eight_hundred_strangers_on_both_ports_of_a_ring_without_a_key_keep_nobody_waiting() {
     let _turn = alone();

@@ -284,6 +284,21 @@ impl Conn {
         true
     }
 
+    /// Since when it sends a request that takes memory.
+    pub(super) fn reading_since(&self, env: &Env) -> Option<Instant> {
+        let time = match self.phase {
+            Phase::Head if self.begun => env.config.head_timeout,
+            Phase::Body(_) => env.config.body_timeout,
+            _ => return None,
+        };
+        (self.charged > IDLE_CAPACITY).then_some(self.deadline - time)
+    }
+
+    /// Its memory is needed for others. The caller advances it.
+    pub(super) fn give_up_reading(&mut self, env: &Env) {
+        self.refuse(&refusal::OUT_OF_MEMORY, env);
+    }
+
     fn settle(&mut self, env: &mut Env) {
         let request = self.request.as_ref().map_or(0, |request| request.head.capacity() + request.body.capacity());
         let held = self.input.capacity() + self.output.capacity() + request;

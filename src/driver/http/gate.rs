@@ -18,7 +18,7 @@ use tracing::{debug, error, warn};
 use super::conn::{Conn, Env, Progress, Readiness, Request};
 use super::lane::{Job, Outcome};
 use super::lanes::{Done, Lanes};
-use super::limits::{ACCEPT_PAUSE, ACCEPT_TURN, CALLED_MAX, HttpConfig};
+use super::limits::{ACCEPT_PAUSE, ACCEPT_TURN, CALLED_MAX, HttpConfig, SLOW_WHILE_SHORT};
 use super::refusal::{self, Refusal};
 use super::slots::{Key, Slots};
 
@@ -141,6 +141,7 @@ impl Gate {
                 return;
             }
             self.env.now = Instant::now();
+            self.spare_memory();
             for event in &events {
                 self.on_event(event, control);
             }
@@ -297,6 +298,19 @@ impl Gate {
         debug!("the quietest HTTP connection gives way to a new one");
         self.close(key);
         true
+    }
+
+    /// While memory is short, whoever takes longest to send a request gives its part back: others come and go meanwhile.
+    fn spare_memory(&mut self) {
+        while self.env.budget.is_short() {
+            let readers = self.conns.iter().filter_map(|(key, conn)| Some((conn.reading_since(&self.env)?, key)));
+            let slowest = readers.min().filter(|(since, _)| self.env.now - *since >= SLOW_WHILE_SHORT);
+            let Some((_, key)) = slowest else { return };
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.give_up_reading(&self.env);
+            }
+            self.advance(key);
+        }
     }
 
     fn close(&mut self, key: Key) {

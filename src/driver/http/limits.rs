@@ -29,6 +29,8 @@ pub(super) const READ_TURN: usize = 256 * 1024;
 pub(super) const ACCEPT_TURN: usize = 128;
 /// Size of the one buffer that sockets are read into.
 pub(super) const SCRATCH: usize = 64 * 1024;
+/// While memory is short, whoever has taken longer than this to send a request may have to give it up.
+pub(super) const SLOW_WHILE_SHORT: Duration = Duration::from_secs(1);
 /// Answers up to this size are relayed even when the budget is used up: the refusal would be as large.
 pub(super) const SMALL_ANSWER: usize = 1024;
 /// Buffers up to this capacity stay with an idle connection.
@@ -185,6 +187,16 @@ impl Budget {
         self.used.saturating_add(more) <= self.max
     }
 
+    /// The same for a buffer that is large then: those leave a quarter to heads and small bodies.
+    fn allows_large(&self, more: usize) -> bool {
+        self.used.saturating_add(more) <= self.max / 4 * 3
+    }
+
+    /// Whether it is time to take back what others make little of.
+    pub(super) fn is_short(&self) -> bool {
+        self.used > self.max / 2
+    }
+
     /// Brings what a holder is charged for in line with what it holds.
     pub(super) fn settle(&mut self, charged: &mut usize, held: usize) {
         // No underflow: `used` is the sum of every holder's `charged`.
@@ -201,7 +213,8 @@ pub(super) fn reserve(buffer: &mut Vec<u8>, more: usize, ceiling: usize, budget:
         return true;
     }
     let target = capacity.saturating_mul(2).min(ceiling).max(needed);
-    if !budget.allows(target - capacity) {
+    let more = target - capacity;
+    if !(if target > HEAD_MAX { budget.allows_large(more) } else { budget.allows(more) }) {
         return false;
     }
     buffer.reserve_exact(target - buffer.len());

@@ -136,10 +136,15 @@ impl<T> Slots<T> {
         Some(Key::new(self.oldest, slot.generation))
     }
 
+    /// All there are.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        let occupied = self.entries.iter().enumerate();
+        occupied.filter_map(|(index, slot)| Some((Key::new(index, slot.generation), slot.value.as_ref()?)))
+    }
+
     /// All keys there are.
     pub(super) fn keys(&self) -> Vec<Key> {
-        let occupied = self.entries.iter().enumerate().filter(|(_, slot)| slot.value.is_some());
-        occupied.map(|(index, slot)| Key::new(index, slot.generation)).collect()
+        self.iter().map(|(key, _)| key).collect()
     }
 }
 
