@@ -291,7 +291,7 @@ impl Conn {
             Phase::Body(_) => env.config.body_timeout,
             _ => return None,
         };
-        (self.charged > IDLE_CAPACITY).then_some(self.deadline - time)
+        if self.charged > IDLE_CAPACITY { self.deadline.checked_sub(time) } else { None }
     }
 
     /// Its memory is needed for others. The caller advances it.
