@@ -43,7 +43,7 @@ bench: ## criterion; figures go to target/criterion
 figures: build ## docs/figures.md and its plots, measured in the simulator: a quarter of an hour and 10 GB on two cores
 	target/release/chordkv sim figures --out docs
 
-proto: ## src/wire/pb.rs and the golden bytes, from proto/peer.proto
+proto: ## src/wire/pb.rs, src/wire/shapes.rs and the golden bytes, from proto/peer.proto
 	CHORDKV_PROTO=write $(CARGO) test --test proto
 	CHORDKV_PROTO=write $(CARGO) test --lib wire
 

@@ -3,7 +3,7 @@
 //! What happens is told to the node as inputs; nothing is decided here but how to reach an address.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::tunnel::{Credentials, Tunnel};
 use crate::base::{Capacity, Contact, Ids, Span, Time};
 use crate::data::Metric;
 use crate::node::{Hope, Input, Lane, Message};
-use crate::wire::{Hello, Packet};
+use crate::wire::{Hello, Packet, Refusal, RefusalCode, encode};
 
 /// The listener and every connection.
 pub(super) struct Peers {
@@ -260,6 +260,7 @@ impl Peers {
                     }
                     if !self.makes_room(now) {
                         self.refusals.note(now, Reason::Busy, from, "there are too many connections");
+                        self.say_busy(socket);
                         continue;
                     }
                     let tunnel = self.credentials.clone().map(Tunnel::accept);
@@ -292,6 +293,16 @@ impl Peers {
                 self.refusals.counts(),
             ),
         ]
+    }
+
+    /// Says why, as far as it arrives; strangers to the ring key are told nothing.
+    fn say_busy(&self, mut socket: TcpStream) {
+        if self.credentials.is_none() {
+            let (code, reason) = (RefusalCode::Busy, "there are too many connections".to_owned());
+            let mut bytes = Vec::new();
+            encode(&Packet::Refusal(Refusal { code, reason }), &mut bytes);
+            let _ = socket.write(&bytes);
+        }
     }
 
     /// Whether a member is connected from there: whoever shares its address must not keep others of it out.

@@ -9,6 +9,7 @@ use prost::Message as _;
 use super::copies::operation;
 use super::frame::Packet;
 use super::handshake::{Hello, Refusal, RefusalCode};
+use super::weigh::is_moderate;
 use super::{pb, watch};
 use crate::base::limits::{
     CONDITIONS_MAX, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, LIST_LIMIT_MAX, SUCCESSORS_MAX, TEXT_BYTES_MAX,
@@ -62,6 +63,9 @@ pub fn decode(frame: &[u8], capacity: Capacity) -> Decoded<Packet> {
 /// The same for whoever reads many frames: most addresses come again, and `ids` remembers what they hash to.
 pub fn decode_with(frame: &[u8], ids: &mut Ids) -> Decoded<Packet> {
     use pb::envelope::Body;
+    if !is_moderate(frame) {
+        return Err(WireError::TooLarge("what the frame stands for"));
+    }
     let envelope = pb::Envelope::decode(frame).map_err(|_| WireError::Malformed)?;
     let mut reader = Reader { ids };
     let message = match envelope.body.ok_or(WireError::Unknown)? {

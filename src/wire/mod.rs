@@ -12,8 +12,11 @@ pub mod fuzzing;
 pub mod handshake;
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 mod pb;
+#[rustfmt::skip]
+mod shapes;
 mod survey;
 mod watch;
+mod weigh;
 
 pub use decode::{WireError, decode, decode_with};
 pub use encode::encode;

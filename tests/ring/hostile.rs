@@ -219,8 +219,8 @@ fn peers_that_say_hello_and_no_more_take_no_place_that_another_needs() {
     // A quarter of the descriptors is for peers.
     let first = Process::node_with_descriptors(400, &[]).listening();
     let idle: Vec<Peer> = (1..=100).map(|n| Peer::greeted(first.peers, ([127, 0, 0, 9], n).into()).0).collect();
-    let mut refused = Peer::connect(first.peers);
-    refused.wait_closed();
+    let Some(Packet::Refusal(refusal)) = Peer::connect(first.peers).receive() else { panic!("it is not told why") };
+    assert_eq!(refusal.code, RefusalCode::Busy);
     let second = Node::join(first.peers, &[]);
     wait_settled(second.http, 2, PATIENCE);
     second.client().put(b"key", b"value").expect("an answer").is(201);

@@ -294,11 +294,6 @@ impl Conn {
         if self.charged > IDLE_CAPACITY { self.deadline.checked_sub(time) } else { None }
     }
 
-    /// Its memory is needed for others. The caller advances it.
-    pub(super) fn give_up_reading(&mut self, env: &Env) {
-        self.refuse(&refusal::OUT_OF_MEMORY, env);
-    }
-
     fn settle(&mut self, env: &mut Env) {
         let request = self.request.as_ref().map_or(0, |request| request.head.capacity() + request.body.capacity());
         let held = self.input.capacity() + self.output.capacity() + request;
@@ -510,7 +505,7 @@ impl Conn {
     // Answering.
 
     /// Refuses what is being read. Where the next request would begin is unknown, so the connection ends.
-    fn refuse(&mut self, refusal: &Refusal, env: &Env) {
+    pub(super) fn refuse(&mut self, refusal: &Refusal, env: &Env) {
         env.config.counts.note(env.now, refusal);
         debug!(status = refusal.status, code = refusal.code, "HTTP request refused");
         let head_only = match self.phase {

@@ -307,7 +307,7 @@ impl Gate {
             let slowest = readers.min().filter(|(since, _)| self.env.now - *since >= SLOW_WHILE_SHORT);
             let Some((_, key)) = slowest else { return };
             if let Some(conn) = self.conns.get_mut(key) {
-                conn.give_up_reading(&self.env);
+                conn.refuse(&refusal::OUT_OF_MEMORY, &self.env);
             }
             self.advance(key);
         }
