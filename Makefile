@@ -8,10 +8,9 @@ N ?= 5
 build: ## the program, target/release/chordkv
 	$(CARGO) build --release --locked
 
-# The tests with hosts and disks of their own mostly wait: they run beside the simulator, which computes. What measures
-# times is alone.
+# The tests with disks of their own mostly wait: they run beside the simulator, which computes. What measures times is alone.
 TESTS = $(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))
-WAITING = netns disk
+WAITING = disk
 COMPUTING = simulation model
 QUIET = $(filter-out $(WAITING) $(COMPUTING),$(TESTS))
 

@@ -19,6 +19,7 @@ mod refusals;
 pub mod ring_key;
 mod room;
 mod secret_file;
+mod seldom;
 pub mod settings;
 mod storage;
 mod sweep;

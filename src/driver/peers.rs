@@ -16,6 +16,7 @@ use super::connection::{Arrived, Connection, Dialled, Phase, Way};
 use super::offenders::Offenders;
 use super::refusals::{Reason, Refusals};
 use super::ring_key::RingKeys;
+use super::seldom::Seldom;
 use super::tunnel::{Credentials, Tunnel};
 use crate::base::{Capacity, Contact, Ids, Span, Time};
 use crate::data::Metric;
@@ -44,6 +45,8 @@ pub(super) struct Peers {
     pub(super) leaving: bool,
     pub(super) inputs: VecDeque<Input>,
     pub(super) connections_max: usize,
+    // Of accepting that fails.
+    told: Seldom,
     pub(super) accept_again: Option<Time>,
     pub(super) next_sweep: Time,
     buffer: Vec<u8>,
@@ -98,6 +101,7 @@ impl Peers {
             leaving: false,
             inputs: VecDeque::new(),
             connections_max: connections_max.min((1 << SLOT_BITS) - 1),
+            told: Seldom::default(),
             accept_again: None,
             next_sweep: Time::default(),
             buffer: vec![0; BUFFER_BYTES],
@@ -273,7 +277,9 @@ impl Peers {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
-                    warn!(%error, "peers cannot be accepted for the moment");
+                    if self.told.is_due(std::time::Instant::now()) {
+                        warn!(%error, "peers cannot be accepted for the moment");
+                    }
                     break;
                 }
             }

@@ -46,7 +46,12 @@ impl Users {
         let http = front.start(move |ticket, request, responder| {
             limits.value_bytes_max = limit.get();
             match understood(request, &limits, &rules, &refused) {
-                Ok(asked) => deliver(ticket, asked, &sender, responder, &waker),
+                Ok(asked) => {
+                    let is_taken = deliver(ticket, asked, &sender, responder, &waker);
+                    if !is_taken {
+                        refused.note_overloaded(Instant::now(), OVERLOADED);
+                    }
+                }
                 Err(response) => responder.answer(ticket, response),
             }
         })?;
@@ -130,15 +135,27 @@ fn understood(request: HttpRequest, limits: &Limits, doors: &Doors, counts: &Cou
     Ok(asked)
 }
 
-fn deliver(ticket: Ticket, asked: Asked, sender: &Sender<(Ticket, Asked)>, responder: &Responder, waker: &Waker) {
+/// The code of what the loop has no room for.
+const OVERLOADED: &str = "overloaded";
+
+/// False if the node has too much to do.
+fn deliver(
+    ticket: Ticket,
+    asked: Asked,
+    sender: &Sender<(Ticket, Asked)>,
+    responder: &Responder,
+    waker: &Waker,
+) -> bool {
     match sender.try_send((ticket, asked)) {
         Ok(()) => {
             // It fails only once the loop is gone, and then the answer's time-out speaks.
             let _ = waker.wake();
+            true
         }
         Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-            let busy = problem(503, "overloaded", "this node has too many requests in progress; try again");
+            let busy = problem(503, OVERLOADED, "this node has too many requests in progress; try again");
             responder.answer(ticket, busy.with("Retry-After", "1"));
+            false
         }
     }
 }

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Node, PATIENCE, Ring, alone, ring_key, ring_of, wait_until};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::support::{Client, Node, PATIENCE, Process, Ring, alone, ring_key, ring_of, wait_until};
 
 /// Connections that are open at a time, half of them to peers' ports.
 const CROWD: usize = 800;
@@ -81,13 +83,19 @@ fn use_it(ring: &Ring, stop: &AtomicBool) -> Vec<Duration> {
     times
 }
 
+/// Some of each kind of stranger, on both ports of all nodes.
 fn crowds_do_not_matter(args: &[&str]) {
     let ring = ring_of(3, args);
+    let crowd = (0..CROWD).map(|nth| Stranger::at(&ring, nth)).collect();
+    crowd_does_not_matter(&ring, crowd);
+}
+
+fn crowd_does_not_matter(ring: &Ring, mut crowd: Vec<Stranger>) {
+    let size = crowd.len();
     let stop = AtomicBool::new(false);
     let before: Vec<(u64, usize)> = ring.nodes.iter().map(|node| (node.resident_kib(), descriptors_of(node))).collect();
-    let mut crowd: Vec<Stranger> = (0..CROWD).map(|nth| Stranger::at(&ring, nth)).collect();
     let (mut times, grown) = thread::scope(|scope| {
-        let user = scope.spawn(|| use_it(&ring, &stop));
+        let user = scope.spawn(|| use_it(ring, &stop));
         let (start, mut grown) = (Instant::now(), 0);
         while start.elapsed() < SPAN {
             crowd.iter_mut().for_each(Stranger::go_on);
@@ -96,7 +104,7 @@ fn crowds_do_not_matter(args: &[&str]) {
             }
         }
         let open = crowd.iter().filter(|stranger| stranger.stream.is_some()).count();
-        assert!(open > CROWD / 2, "only {open} strangers are there");
+        assert!(open > size / 2, "only {open} strangers are there");
         stop.store(true, Ordering::Relaxed);
         (user.join().expect("no failed request"), grown)
     });
@@ -168,6 +176,22 @@ fn requests_that_are_never_whole_take_no_memory_that_others_need() {
     assert!(times.len() > 100 && refused > 50, "{} requests, {refused} refused", times.len());
     assert!(grown <= 80 << 10, "{grown} KiB");
     node.has_not_panicked();
+}
+
+/// As many as one node may have descriptors for: the quietest give way.
+#[test]
+fn a_thousand_slow_or_silent_connections_to_one_node_keep_nobody_waiting() {
+    let _turn = alone();
+    // This process has to hold them as well.
+    let limits = getrlimit(Resource::Nofile);
+    let more = limits.maximum.unwrap_or(4_096).min(4_096);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(more), ..limits }).expect("up to the maximum one may");
+    let node = Process::node_with_descriptors(1_024, &[]).listening();
+    let ring = Ring { nodes: vec![node] };
+    ring.wait_settled();
+    // Users' ports are for the second half of every eight.
+    let crowd = (0..2_000).filter(|nth| nth % 8 >= 4).map(|nth| Stranger::at(&ring, nth)).collect();
+    crowd_does_not_matter(&ring, crowd);
 }
 
 #[test]

@@ -17,31 +17,13 @@ use mio::net::TcpStream;
 use tracing::debug;
 
 use super::chunked::Chunked;
+use super::env::Env;
 use super::head::{self, Framing, Kind, Scanner};
-use super::limits::{
-    ANSWER_MARGIN, Budget, DRAIN_MAX, HEAD_MAX, HttpConfig, IDLE_CAPACITY, PARKED_MAX, READ_TURN, SCRATCH, reserve,
-};
+use super::limits::{ANSWER_MARGIN, DRAIN_MAX, HEAD_MAX, IDLE_CAPACITY, PARKED_MAX, READ_TURN, reserve};
 use super::refusal::{self, Refusal};
 use crate::data::http::{Asking, PARKED_FIELD, is_named};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// What all connections of the gate share.
-pub(super) struct Env {
-    pub config: HttpConfig,
-    pub budget: Budget,
-    pub scratch: Vec<u8>,
-    pub now: Instant,
-    /// No further request is begun.
-    pub stopping: bool,
-}
-
-impl Env {
-    pub(super) fn new(config: HttpConfig) -> Self {
-        let budget = Budget::new(config.memory_max);
-        Env { config, budget, scratch: vec![0; SCRATCH], now: Instant::now(), stopping: false }
-    }
-}
 
 /// What a socket was last known to be ready for. Readiness is a hint and told at its edges only, so it is kept until the
 /// socket would block.

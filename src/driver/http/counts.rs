@@ -24,18 +24,36 @@ const OVERLOAD_LASTS: Duration = Duration::from_secs(5);
 impl Counts {
     /// One more.
     pub(super) fn note(&self, now: Instant, refusal: &Refusal) {
-        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *refused.by_code.entry(refusal.code).or_default() += 1;
         // Not where it stops, or keeps whoever would wait from waiting.
-        if refusal.code.starts_with("http_") {
-            refused.overload = Some((now, refusal.code));
-        }
+        self.count(refusal.code, refusal.code.starts_with("http_").then_some(now));
     }
 
     /// One more, of those that may not ask what they ask.
     pub fn note_denied(&self, denied: Denied) {
+        self.count(denied.told().1, None);
+    }
+
+    /// One more, of those for which the node itself has too much to do.
+    pub fn note_overloaded(&self, now: Instant, code: &'static str) {
+        self.count(code, Some(now));
+    }
+
+    /// A connection that nobody gives way to.
+    pub(super) fn note_full(&self, now: Instant) {
+        self.count("connections_full", Some(now));
+    }
+
+    /// A quiet connection that gave way to another.
+    pub(super) fn note_gave_way(&self) {
+        self.count("connection_gave_way", None);
+    }
+
+    fn count(&self, code: &'static str, overload: Option<Instant>) {
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *refused.by_code.entry(denied.told().1).or_default() += 1;
+        *refused.by_code.entry(code).or_default() += 1;
+        if let Some(now) = overload {
+            refused.overload = Some((now, code));
+        }
     }
 
     /// How many since the start, by code.
@@ -66,5 +84,11 @@ mod tests {
         assert_eq!(counts.by_code(), [("bad_host", 2), ("http_queue_full", 1)]);
         assert_eq!(counts.overload(now), Some("http_queue_full"));
         assert_eq!(counts.overload(now + OVERLOAD_LASTS), None);
+        counts.note_gave_way();
+        counts.note_full(now);
+        assert_eq!(counts.overload(now), Some("connections_full"));
+        counts.note_overloaded(now, "overloaded");
+        assert_eq!(counts.overload(now), Some("overloaded"));
+        assert_eq!(counts.by_code().len(), 5);
     }
 }

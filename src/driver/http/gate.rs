@@ -15,7 +15,8 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use tracing::{debug, error, warn};
 
-use super::conn::{Conn, Env, Progress, Readiness, Request};
+use super::conn::{Conn, Progress, Readiness, Request};
+use super::env::Env;
 use super::lane::{Job, Outcome};
 use super::lanes::{Done, Lanes};
 use super::limits::{ACCEPT_PAUSE, ACCEPT_TURN, CALLED_MAX, HttpConfig, SLOW_WHILE_SHORT};
@@ -236,7 +237,9 @@ impl Gate {
                     }
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => {}
                     _ => {
-                        warn!(%error, "accepting an HTTP connection failed; going on shortly");
+                        if self.env.told[0].is_due(self.env.now) {
+                            warn!(%error, "accepting an HTTP connection failed; going on shortly");
+                        }
                         let until = self.env.now + ACCEPT_PAUSE;
                         self.accepting = Accepting::PausedUntil(until, is_exhaustion(&error));
                         return;
@@ -273,7 +276,7 @@ impl Gate {
 
     fn admit(&mut self, mut stream: mio::net::TcpStream, from: SocketAddr) {
         if self.conns.len() >= self.conns_max && !self.evict() {
-            debug!("an HTTP connection was turned away: all others wait for answers");
+            self.env.config.counts.note_full(self.env.now);
             return;
         }
         // Without it a client that delays acknowledgements sees 40 ms on every answer of several segments.
@@ -295,7 +298,7 @@ impl Gate {
         let Some(key) = self.conns.quietest() else {
             return false;
         };
-        debug!("the quietest HTTP connection gives way to a new one");
+        self.env.config.counts.note_gave_way();
         self.close(key);
         true
     }

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use mio::net::UnixStream;
 
-use super::conn::{Env, Readiness, Request};
+use super::conn::{Readiness, Request};
+use super::env::Env;
 use super::head::Kind;
 use super::limits::{REPLY_HEAD_MAX, SMALL_ANSWER};
 use super::reply;

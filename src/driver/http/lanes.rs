@@ -12,7 +12,8 @@ use std::time::Instant;
 use mio::{Interest, Registry, Token};
 use tracing::{debug, warn};
 
-use super::conn::{Env, Readiness, Request};
+use super::conn::{Readiness, Request};
+use super::env::Env;
 use super::lane::{Job, Lane, LaneProgress, Outcome};
 use super::limits::{PROBE_TIMEOUT, REOPEN_PAUSE};
 use super::slots::Key;
@@ -188,7 +189,9 @@ impl Lanes {
                 self.timer = Some(env.now + PROBE_TIMEOUT);
             }
             Err(error) => {
-                warn!(%error, "a private connection to tiny_http could not be opened");
+                if env.told[1].is_due(env.now) {
+                    warn!(%error, "a private connection to tiny_http could not be opened");
+                }
                 self.closed.push_back(index);
                 self.timer = Some(env.now + REOPEN_PAUSE);
             }

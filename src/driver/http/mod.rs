@@ -15,6 +15,7 @@ mod chunked;
 mod conn;
 mod counts;
 mod doors;
+mod env;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod gate;
