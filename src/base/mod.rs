@@ -4,6 +4,7 @@
 
 pub mod arc;
 pub mod contact;
+pub mod forget;
 pub mod id;
 pub mod limits;
 pub mod rng;
@@ -13,6 +14,7 @@ pub mod weight;
 
 pub use arc::{between, in_arc};
 pub use contact::{Contact, Ids};
+pub use forget::make_room_for;
 pub use id::{Capacity, Id, Incarnation};
 pub use rng::Rng;
 pub use time::{Now, Span, Time, Wall};

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::base::{Span, Time};
+use crate::base::{Span, Time, make_room_for};
 
 /// Who has offended lately.
 #[derive(Debug, Default)]
@@ -38,10 +38,7 @@ impl Offenders {
         if ip.is_loopback() {
             return;
         }
-        if self.0.len() >= REMEMBERED_MAX && !self.0.contains_key(&ip) {
-            let oldest = self.0.iter().min_by_key(|(_, offender)| offender.at).map(|(ip, _)| *ip);
-            oldest.map(|ip| self.0.remove(&ip));
-        }
+        make_room_for(&mut self.0, REMEMBERED_MAX, &ip, |offender| offender.at);
         let offender = self.0.entry(ip).or_insert(Offender { points: 0, at: now, until: now });
         let faded = u32::try_from(now.since(offender.at).0 / FADES_AFTER.0).unwrap_or(u32::MAX);
         let points = offender.points.saturating_sub(faded).min(POINTS_BORNE + POINTS_MORE_MAX) + 1;

@@ -47,8 +47,7 @@ impl Users {
             limits.value_bytes_max = limit.get();
             match understood(request, &limits, &rules, &refused) {
                 Ok(asked) => {
-                    let is_taken = deliver(ticket, asked, &sender, responder, &waker);
-                    if !is_taken {
+                    if !deliver(ticket, asked, &sender, responder, &waker) {
                         refused.note_overloaded(Instant::now(), OVERLOADED);
                     }
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::contacts::CONTACTS_PAGE;
-use crate::base::{Contact, Incarnation, Span, Time};
+use crate::base::{Contact, Incarnation, Span, Time, make_room_for};
 
 /// What was told lately, by whom and of which networks.
 #[derive(Debug, Default)]
@@ -45,10 +45,7 @@ impl Hearsay {
 }
 
 fn take<K: Ord + Copy>(buckets: &mut BTreeMap<K, Bucket>, now: Time, key: K, (size, each): (u64, Span)) -> bool {
-    if buckets.len() >= REMEMBERED_MAX && !buckets.contains_key(&key) {
-        let oldest = buckets.iter().min_by_key(|(_, bucket)| bucket.at).map(|(key, _)| *key);
-        oldest.map(|key| buckets.remove(&key));
-    }
+    make_room_for(buckets, REMEMBERED_MAX, &key, |bucket| bucket.at);
     let bucket = buckets.entry(key).or_insert(Bucket { level: 0, at: now });
     let emptied = now.since(bucket.at).0 / each.0;
     bucket.level = bucket.level.saturating_sub(emptied);
